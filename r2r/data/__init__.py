@@ -1,0 +1,1 @@
+"""Images, captions and the datamodules that batch them."""
