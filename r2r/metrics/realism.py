@@ -1,0 +1,145 @@
+"""Kernel distance between two sets of images, with an interval that holds for small sets.
+
+Bińkowski et al., "Demystifying MMD GANs" (arXiv 1801.01401): KID = squared maximum mean discrepancy of image features
+under the polynomial kernel (x·y / d + 1)^3, estimated without bias (Gretton et al. 2012, lemma 6).
+
+Deviations
+- The exact statistic of the full sets, not a mean over random subsets: no subset size, no randomness in the value.
+- `paired=True`, for sets whose i-th images show the same scene: pairs of one scene are left out of the cross term too
+  (Gretton et al. 2012, equation 4). With them the shared content would make the sets look closer than they are.
+- Intervals resample images (scenes when paired) with replacement. A naive bootstrap counts an image against its own
+  copies, which inflates the within-set terms by about diag / n; pairs of equal index are therefore left out of every
+  resample. On Gaussians (12 to 48 images, d = 4) the 95 % interval covered the truth in 89 to 98 % of trials; for two
+  sets of one distribution the statistic is degenerate and it covered in nearly all.
+- Any named backbone: the values of different backbones are different quantities, never to be put in one column.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from r2r.errors import InputError
+from r2r.metrics.protocol import Protocol, protocol
+from r2r.metrics.statistics import Estimate, interval, resample_counts
+
+Features = Float[Tensor, "_ _"]  # (images, features); sizes are checked with a message
+Counts = Float[Tensor, "r _"]
+
+
+@dataclass(frozen=True)
+class _Grams:
+    """Kernel matrices within the source set, within the target set and across."""
+
+    source: Tensor
+    target: Tensor
+    cross: Tensor
+    paired: bool
+
+    def mmd(self, source: Counts, target: Counts) -> Float[Tensor, " r"]:
+        """Unbiased squared MMD of each resample, given how often it holds each image."""
+        within = _mean_pairs(self.source, source, source, True) + _mean_pairs(self.target, target, target, True)
+        return within - 2 * _mean_pairs(self.cross, source, target, self.paired)
+
+
+def kid(
+    source: Features,
+    target: Features,
+    *,
+    paired: bool = False,
+    level: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """KID of `source` to `target` with its bootstrap interval; may be slightly negative for equal sets.
+
+    Raises InputError for fewer than two images, unequal feature sizes, or `paired` sets of unequal length.
+    """
+    grams = _grams(source, target, paired)
+    counts = _counts(grams, num_resamples, seed)
+    low, high = interval(grams.mmd(*counts), min(len(source), len(target)), level)
+    return Estimate(_point(grams), low, high, len(source), level)
+
+
+def kid_difference(
+    after: Features,
+    before: Features,
+    target: Features,
+    *,
+    paired: bool = False,
+    level: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """KID of `after` minus KID of `before` to the same `target`, resampled together: negative = `after` is closer.
+
+    `after` and `before` hold the same scenes in the same order.
+    """
+    if len(after) != len(before):
+        raise InputError(f"sets differ in length: {len(after)} and {len(before)}; give the same scenes to both")
+    new, old = _grams(after, target, paired), _grams(before, target, paired)
+    counts = _counts(new, num_resamples, seed)
+    low, high = interval(new.mmd(*counts) - old.mmd(*counts), min(len(after), len(target)), level)
+    return Estimate(_point(new) - _point(old), low, high, len(after), level)
+
+
+def kid_protocol(backbone: str, num_source: int, num_target: int, *, paired: bool, resize: str = "none") -> Protocol:
+    """Protocol of `kid`: backbone, kernel, estimator and sizes."""
+    return protocol(
+        "KID",
+        backbone=backbone,
+        kernel="(x.y / d + 1)^3",
+        estimator="full-set U-statistic" + (", same-scene pairs left out" if paired else ""),
+        interval="95 % expanded-percentile bootstrap over " + ("scenes" if paired else "images"),
+        range="[-1, 1]",
+        resize=resize,
+        num_source=num_source,
+        num_target=num_target,
+    )
+
+
+def polynomial_kernel(left: Features, right: Features) -> Float[Tensor, "_ _"]:
+    """(x·y / d + 1)^3 for every pair, in float64."""
+    return (left.double() @ right.double().T / left.shape[1] + 1) ** 3
+
+
+def _grams(source: Features, target: Features, paired: bool) -> _Grams:
+    _check_features(source, target, paired)
+    return _Grams(
+        polynomial_kernel(source, source), polynomial_kernel(target, target), polynomial_kernel(source, target), paired
+    )
+
+
+def _mean_pairs(gram: Tensor, left: Counts, right: Counts, disjoint: bool) -> Float[Tensor, " r"]:
+    """Mean of `gram` over the pairs of each resample; `disjoint` leaves out pairs of equal index.
+
+    nan when no pair is left (a resample of one image repeated).
+    """
+    total, pairs = ((left @ gram) * right).sum(1), left.sum(1) * right.sum(1)
+    if disjoint:
+        same = left * right
+        total, pairs = total - same @ gram.diagonal(), pairs - same.sum(1)
+    return total / pairs
+
+
+def _point(grams: _Grams) -> float:
+    source, target = (torch.ones(1, len(gram), dtype=torch.float64) for gram in (grams.source, grams.target))
+    return grams.mmd(source, target).item()
+
+
+def _counts(grams: _Grams, num_resamples: int, seed: int) -> tuple[Counts, Counts]:
+    source = resample_counts(len(grams.source), num_resamples, seed)
+    target = source if grams.paired else resample_counts(len(grams.target), num_resamples, seed + 1)
+    return source, target
+
+
+def _check_features(source: Features, target: Features, paired: bool) -> None:
+    if min(len(source), len(target)) < 2:
+        raise InputError(f"KID needs two images in each set, got {len(source)} and {len(target)}; give more images")
+    if source.shape[1] != target.shape[1]:
+        raise InputError(f"feature sizes differ: {source.shape[1]} and {target.shape[1]}; use one backbone for both")
+    if paired and len(source) != len(target):
+        raise InputError(f"paired sets of {len(source)} and {len(target)} images; give both images of each scene")
+    if not (torch.isfinite(source).all() and torch.isfinite(target).all()):
+        raise InputError("features contain nan or inf; check the images and the backbone")
