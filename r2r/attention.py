@@ -160,11 +160,32 @@ class Record:
     def _keep(self, inputs: AttentionInputs, name: str) -> None:
         if torch.is_grad_enabled() or name not in self.bank:
             self.bank[name] = inputs
-            return
-        kept, own = self.bank[name], inputs.sources[0]
-        kept.query.copy_(inputs.query)
-        kept.sources[0].key.copy_(own.key)
-        kept.sources[0].value.copy_(own.value)
+        else:
+            _overwrite(self.bank[name], inputs)
+
+
+def snapshot(bank: AttentionBank) -> AttentionBank:
+    """A copy of what the bank holds now, to be kept while the bank is recorded into again."""
+    kept: AttentionBank = {}
+    for name, inputs in bank.items():
+        own = inputs.sources[0]
+        main = KeyValue(own.key.clone(), own.value.clone(), own.mask, own.scale)
+        kept[name] = AttentionInputs(inputs.query.clone(), (main,))
+    return kept
+
+
+def restore(bank: AttentionBank, kept: AttentionBank) -> None:
+    """Put a snapshot back into the bank, in place once the bank has its buffers."""
+    if not bank:
+        bank.update(snapshot(kept))
+    for name, inputs in kept.items():
+        _overwrite(bank[name], inputs)
+
+
+def _overwrite(kept: AttentionInputs, inputs: AttentionInputs) -> None:
+    kept.query.copy_(inputs.query)
+    kept.sources[0].key.copy_(inputs.sources[0].key)
+    kept.sources[0].value.copy_(inputs.sources[0].value)
 
 
 @dataclass(slots=True)
@@ -239,14 +260,15 @@ class Fuse:
 
 def attend(inputs: AttentionInputs) -> Float[Tensor, "b h n d"]:
     """Scaled dot-product attention of the query with every source, summed with their scales."""
-    query = inputs.query
-    own = F.scaled_dot_product_attention(
-        query, inputs.sources[0].key, inputs.sources[0].value, attn_mask=inputs.sources[0].mask
-    )
+    out = _softmax(inputs.query, inputs.sources[0])
     for source in inputs.sources[1:]:
-        extra = F.scaled_dot_product_attention(query, source.key, source.value, attn_mask=source.mask)
-        own = own + source.scale * extra
-    return own
+        out = out + _softmax(inputs.query, source)
+    return out
+
+
+def _softmax(query: Tensor, source: KeyValue) -> Tensor:
+    out = F.scaled_dot_product_attention(query, source.key, source.value, attn_mask=source.mask)
+    return out if source.scale == 1.0 else source.scale * out
 
 
 class ControlledAttnProcessor:

