@@ -1,0 +1,251 @@
+"""One datamodule for all sources: finds the samples, checks them in the first minute, and batches them resumably."""
+
+import logging
+from collections.abc import Sequence
+from importlib.resources import files
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader, Dataset
+
+from r2r.data.captions import CaptionRule
+from r2r.data.datasets import find_samples
+from r2r.data.grid import caption_grid
+from r2r.data.images import to_pil
+from r2r.data.samples import Sample, spread_domains
+from r2r.data.sampling import Draw, TrainSampler, ValidationSampler
+from r2r.data.shards import is_streamed, shard_addresses
+from r2r.data.streams import Resampled, TrainStream, ValidationStream, first_sample
+from r2r.data.views import Geometry, ImageView, PairView, View, binary_foreground, image_size, labelled_foreground
+from r2r.errors import DataError, InputError
+
+log = logging.getLogger(__name__)
+
+
+class SampleDataset(Dataset[dict[str, Any]]):
+    """Indexed samples behind a view; asked by `Draw`, so that what is random follows the place in the stream."""
+
+    def __init__(self, samples: Sequence[Sample], view: View) -> None:
+        self.samples, self.view = samples, view
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, draw: Draw) -> dict[str, Any]:
+        return self.view(self.samples[draw.index], draw.place)
+
+
+class TrainLoader(DataLoader[dict[str, Any]]):
+    """Training batches from where the datamodule says the run stands; to Lightning a resumable loader."""
+
+    def __init__(self, datamodule: "ImageDataModule", order: TrainSampler | TrainStream, **options: Any) -> None:
+        super().__init__(**options)
+        self.datamodule, self.order = datamodule, order
+
+    def __iter__(self) -> Any:
+        self.order.start = self.datamodule.consumed_batches
+        return super().__iter__()
+
+    def state_dict(self) -> dict[str, int]:
+        return self.datamodule.state_dict()
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.datamodule.load_state_dict(state)
+
+
+class ImageDataModule(LightningDataModule):
+    """Batches of one domain (`ImageBatch`), or of studio pairs (`PairedBatch`) when `paired`.
+
+    Training order, captions dropped and images mirrored depend on `seed` and the batch number alone, not on workers:
+    a resumed run equals a straight one. Validation shows every sample once.
+
+    Args:
+        root: folder (see `r2r.data.datasets` for layouts), brace pattern of shards with `{split}` in it, shard address
+            to stream (`pipe:...{split}...`, `https://.../{split}-{0000..0009}.tar`), or "embedded": the demo shards.
+        layout: "shards", "folder", "synfashion" or "face_synthetics".
+        resolution: side of the square training view in pixels (short side resized to it, centre crop).
+        batch_size: samples per rank and batch.
+        paired: give rendered / photo pairs of studio shards.
+        image_member: image of a shard sample ("photo.png"), several for mixed domains, None for the only one.
+        mask_member: member holding the garment mask, None for no mask.
+        captions: caption file, when not `captions.json` or `metadata.jsonl` in the root.
+        caption_field, caption_template, prompt, caption_dropout: see `CaptionRule`; one template for each
+            `image_member`. Dropout concerns training alone.
+        horizontal_flip: mirror half of the training images; mirrors lettering too.
+        val_fraction: share held out by a hash of the keys when the data has no validation split.
+        epoch_samples: length of an epoch over all ranks, for streamed shards, which have no length of their own.
+        checked_samples: evenly spaced training samples decoded in `setup`; None checks all.
+
+    Raises: InputError or DataError, from `setup` at the latest, for data that is missing, empty, broken or too small.
+    """
+
+    def __init__(
+        self,
+        root: str | Path | None = "embedded",
+        layout: str = "shards",
+        resolution: int = 128,
+        batch_size: int = 8,
+        num_workers: int = 2,
+        seed: int = 0,
+        paired: bool = False,
+        image_member: str | Sequence[str] | None = None,
+        mask_member: str | None = None,
+        captions: str | Path | None = None,
+        caption_field: str = "caption",
+        caption_template: str | Sequence[str] = "{caption}",
+        prompt: str = "a photo of clothing",
+        caption_dropout: float = 0.1,
+        horizontal_flip: bool = False,
+        val_fraction: float = 0.05,
+        epoch_samples: int | None = None,
+        checked_samples: int | None = 16,
+    ) -> None:
+        super().__init__()
+        if root is None:
+            raise InputError("data.root is not set; add data.root=FOLDER")
+        if batch_size < 1:
+            raise InputError(f"data.batch_size must be at least 1: {batch_size}")
+        self.root = str(files("r2r") / "assets" / "studio") if str(root) == "embedded" else str(root)
+        self.layout, self.captions, self.val_fraction = layout, captions, val_fraction
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.epoch_samples, self.checked_samples = epoch_samples, checked_samples
+        self.members = [image_member] if image_member is None or isinstance(image_member, str) else list(image_member)
+        templates = [caption_template] if isinstance(caption_template, str) else list(caption_template)
+        if len(templates) != len(self.members):
+            raise InputError(
+                f"{len(templates)} caption_template for {len(self.members)} image_member; give one for each"
+            )
+        rules = [CaptionRule(template, prompt, caption_field, caption_dropout) for template in templates]
+        geometry = Geometry(resolution, horizontal_flip)
+        foreground = labelled_foreground if layout == "face_synthetics" else binary_foreground
+        by_member = dict(zip(self.members, rules, strict=True))
+        self.view: View = (
+            PairView(geometry, rules[0], seed)
+            if paired
+            else ImageView(geometry, by_member, mask_member, foreground, seed)
+        )
+        self.streamed = is_streamed(self.root)
+        self.train_samples: list[Sample] = []
+        self.val_samples: list[Sample] = []
+        self.shards: dict[str, list[str]] = {}
+        self._consumed = 0
+
+    def setup(self, stage: str | None = None) -> None:
+        """Find and check the data, once; rank 0 logs what was found."""
+        if self.train_samples or self.shards:
+            return
+        if self.streamed:
+            self._find_streams()
+        else:
+            train, val = find_samples(self.root, self.layout, self.captions, self.val_fraction)
+            self.train_samples = list(spread_domains(train, self.members))
+            self.val_samples = list(spread_domains(val, self.members))
+            TrainSampler(self.train_samples, self.batch_size, world_size=self._placement[1])
+        for sample in self._checked():
+            self.view(sample, None)
+        if self._placement[0] == 0:
+            log.info("data: %s", ", ".join(f"{name} {value}" for name, value in self.describe().items()))
+
+    def describe(self) -> dict[str, Any]:
+        """What a run would see: counts, image sizes (of the checked samples), epoch length in batches of one rank."""
+        sizes = sorted(image_size(sample) for sample in self._checked())
+        return {
+            "root": self.root,
+            "layout": self.layout,
+            "train_samples": self.epoch_samples if self.streamed else len(self.train_samples),
+            "val_samples": None if self.streamed else len(self.val_samples),
+            "smallest_image": "x".join(map(str, sizes[0])),
+            "largest_image": "x".join(map(str, sizes[-1])),
+            "batch_size": self.batch_size,
+            "ranks": self._placement[1],
+            "workers": self.num_workers,
+            "epoch_batches": self._train_order().epoch_batches,
+        }
+
+    def first_batch_grid(self, path: str | Path) -> None:
+        """Save the images and captions of the next training batch as one picture; the stream does not move."""
+        order = self._train_order()
+        order.start = self.consumed_batches
+        items = order if isinstance(order, TrainStream) else (self.view(self.train_samples[i], p) for i, p in order)
+        batch = list(islice(items, self.batch_size))
+        names = [name for name in ("image", "rendered", "photo") if name in batch[0]]
+        cells = [([to_pil(item[name]) for name in names], item["caption"]) for item in batch]
+        caption_grid(cells).save(path)
+
+    def train_dataloader(self) -> TrainLoader:
+        """Endless in effect: every `iter` gives one epoch's number of batches, beginning at `consumed_batches`."""
+        order = self._train_order()
+        options: dict[str, Any] = (
+            {"dataset": order}
+            if isinstance(order, TrainStream)
+            else {"dataset": SampleDataset(self.train_samples, self.view), "sampler": order}
+        )
+        persistent = self.num_workers > 0 and not self.streamed
+        return TrainLoader(self, order, drop_last=True, persistent_workers=persistent, **options, **self._loading)
+
+    def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
+        """Every validation sample once (see `ValidationSampler` for ranks); no loader when there are none."""
+        rank, world_size = self._placement
+        if self.streamed:
+            stream = ValidationStream(self.shards["val"], self.members, self.view, rank, world_size)
+            return DataLoader(stream, **self._loading)
+        if not self.val_samples:
+            return []
+        order = ValidationSampler(self.val_samples, self.batch_size, rank, world_size)
+        return DataLoader(SampleDataset(self.val_samples, self.view), sampler=order, **self._loading)
+
+    @property
+    def consumed_batches(self) -> int:
+        """Batches of one rank trained so far, as the trainer counts them; without a trainer, as last loaded."""
+        if self.trainer is None:
+            return self._consumed
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+    def state_dict(self) -> dict[str, int]:
+        """Where the run stands; in a Lightning run the trainer's own counters are what resumes."""
+        return {"consumed_batches": self.consumed_batches}
+
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Continue after that many batches."""
+        self._consumed = state_dict["consumed_batches"]
+
+    @property
+    def _placement(self) -> tuple[int, int]:
+        return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+
+    @property
+    def _loading(self) -> dict[str, Any]:
+        pin = torch.cuda.is_available()
+        return {"batch_size": self.batch_size, "num_workers": self.num_workers, "pin_memory": pin}
+
+    def _train_order(self) -> TrainSampler | TrainStream:
+        rank, world_size = self._placement
+        if not self.streamed:
+            return TrainSampler(self.train_samples, self.batch_size, self.seed, rank, world_size)
+        epoch_batches = (self.epoch_samples or 0) // (self.batch_size * world_size)
+        source = Resampled(self.shards["train"], self.members, self.seed)
+        return TrainStream(source, self.view, self.batch_size, epoch_batches, rank, world_size)
+
+    def _find_streams(self) -> None:
+        world_size = self._placement[1]
+        if (self.epoch_samples or 0) < self.batch_size * world_size:
+            raise InputError(
+                f"data.epoch_samples={self.epoch_samples}: streamed shards need the length of an epoch, "
+                f"at least one batch on all ranks ({self.batch_size * world_size})"
+            )
+        shards = {split: shard_addresses(self.root, split) for split in ("train", "val")}
+        if len(shards["train"]) < world_size:
+            raise DataError(
+                f"more ranks than shards: {world_size} ranks, {len(shards['train'])} shards at {self.root}; "
+                "use fewer devices, more shards, or a local copy (which is split by sample)"
+            )
+        self.shards = shards
+
+    def _checked(self) -> list[Sample]:
+        if self.streamed:
+            return list(spread_domains([first_sample(self.shards["train"])], self.members))
+        count = len(self.train_samples)
+        return self.train_samples[:: max(1, count // (self.checked_samples or count))]

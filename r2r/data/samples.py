@@ -1,0 +1,111 @@
+"""One sample before decoding: a key, named byte ranges (files or shard members), and perhaps a caption."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+from r2r.errors import DataError
+
+
+class Part(Protocol):
+    """Bytes that can be read when needed; `name` is what errors call them."""
+
+    @property
+    def name(self) -> str: ...
+
+    def read(self) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A whole file."""
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        return self.path
+
+    def read(self) -> bytes:
+        try:
+            return Path(self.path).read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {self.path}: {error.strerror}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPart:
+    """A member of an uncompressed tar file, read by seeking to it."""
+
+    shard: str
+    member: str
+    offset: int
+    size: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.member} in {self.shard}"
+
+    def read(self) -> bytes:
+        try:
+            with open(self.shard, "rb") as file:
+                file.seek(self.offset)
+                data = file.read(self.size)
+        except OSError as error:
+            raise DataError(f"cannot read {self.name}: {error.strerror}") from error
+        if len(data) < self.size:
+            raise DataError(f"truncated shard: {self.name} has {len(data)} of {self.size} bytes; copy the shard again")
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPart:
+    """Bytes that a stream has already delivered."""
+
+    name: str
+    data: bytes
+
+    def read(self) -> bytes:
+        return self.data
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """`parts` by member name ("photo.png", "json", ...).
+
+    `caption` is set when a caption file or folder name gives it; `member` names the image to take, None the only one.
+    """
+
+    key: str
+    parts: Mapping[str, Part]
+    caption: str | None = None
+    member: str | None = None
+
+    def part(self, member: str) -> Part:
+        """The named part. Raises: DataError listing what the sample has instead."""
+        if member not in self.parts:
+            raise DataError(f"sample {self.key} has no {member!r}, only {', '.join(sorted(self.parts)) or 'nothing'}")
+        return self.parts[member]
+
+    def fields(self) -> dict[str, Any]:
+        """The JSON member as a dict, empty when there is none. Raises: DataError when it is not a JSON object."""
+        if "json" not in self.parts:
+            return {}
+        part = self.parts["json"]
+        try:
+            fields = json.loads(part.read())
+        except ValueError as error:
+            raise DataError(f"broken JSON: {part.name} ({error})") from error
+        if not isinstance(fields, dict):
+            raise DataError(f"not a JSON object: {part.name}")
+        return fields
+
+
+def spread_domains(samples: Iterable[Sample], members: Sequence[str | None]) -> Iterator[Sample]:
+    """One sample per image member; with several, the member's stem joins the key ("scene-1.photo")."""
+    for sample in samples:
+        for member in members:
+            key = f"{sample.key}.{member.split('.')[0]}" if member and len(members) > 1 else sample.key
+            yield replace(sample, key=key, member=member)
