@@ -46,7 +46,9 @@ def _top(shape: GarmentShape, rng: np.random.Generator) -> list[Part]:
     parts = [torso.mesh(96, 128), *(sleeve.mesh(56, 56) for sleeve in sleeves)]
     if shape.category == "shirt":
         return parts + _shirt_details(torso, sleeves)
-    parts.append(torso.patch((0, 2 * np.pi), (0.972, 1.0), 0.003, size=(4, 128)))
+    half = np.arcsin(min(shape.neck_width / _shoulder(shape), 1.0))
+    for middle, low in ((FRONT, 0.968), (-FRONT, 0.975)):
+        parts.append(torso.patch((middle - half, middle + half), (low, 1.0), 0.003, size=(5, 64)))
     if shape.category == "dress":
         parts.append(torso.patch((0, 2 * np.pi), (0.55, 0.58), 0.004, size=(6, 96)))
     else:
@@ -54,8 +56,12 @@ def _top(shape: GarmentShape, rng: np.random.Generator) -> list[Part]:
     return parts
 
 
+def _shoulder(shape: GarmentShape) -> float:
+    return 0.205 * (0.5 + 0.5 * shape.fit)
+
+
 def _torso(shape: GarmentShape, rng: np.random.Generator) -> Tube:
-    chest, shoulder, neck = 0.25 * shape.fit, 0.205 * (0.5 + 0.5 * shape.fit), shape.neck_width
+    chest, shoulder, neck = 0.25 * shape.fit, _shoulder(shape), shape.neck_width
     top, slope, armpit = shape.length, 0.045, 1 - 0.24 / shape.length
     dress = shape.category == "dress"
     waist = chest * shape.waist
@@ -85,7 +91,7 @@ def _torso(shape: GarmentShape, rng: np.random.Generator) -> Tube:
 
 
 def _sleeve(shape: GarmentShape, rng: np.random.Generator, side: int) -> Tube:
-    shoulder = np.array([0.205 * (0.5 + 0.5 * shape.fit) - 0.012, shape.length - 0.05])
+    shoulder = np.array([_shoulder(shape) - 0.025, shape.length - 0.055])
     armpit = np.array([0.25 * shape.fit - 0.035, shape.length - 0.235 - 0.02 * shape.fit])
     angle = np.deg2rad(shape.sleeve_angle)
     along = np.array([np.sin(angle), -np.cos(angle)])
@@ -106,7 +112,8 @@ def _sleeve(shape: GarmentShape, rng: np.random.Generator, side: int) -> Tube:
         x = side * (inner[0] + (outer[0] - inner[0]) * mix - curl)
         y = inner[1] + (outer[1] - inner[1]) * mix
         half = shape.depth * curve(t, [0.0, 0.7, 1.0], [0.42 if long else 0.5, 0.62, 0.66])
-        return x, y, sin * half + 0.018 * down * long
+        cap = 1 - 0.65 * mix**2 * ramp(t, 0.55, 1.0)
+        return x, y, sin * half * cap + 0.018 * down * long
 
     def cloth(ring: Grid, t: Grid) -> tuple[Grid, Grid]:
         reach = (t - 0.5) * np.hypot(*(cuff - shoulder))
@@ -170,17 +177,16 @@ def _legs(shape: GarmentShape, rng: np.random.Generator) -> list[Part]:
 def _leg(shape: GarmentShape, rng: np.random.Generator, side: int) -> Tube:
     waist, hip = 0.2 * shape.fit * shape.waist, 0.25 * shape.fit
     crotch = 1 - 0.29 / shape.length
-    gap = 0.025 + 0.03 * rng.random()
-    hem = 0.115 * shape.fit * shape.flare
+    gap = rng.uniform(0.03, 0.09)
     long = shape.length > 0.7
+    hem = (0.19 if long else 0.25) * shape.fit * shape.flare
     knee = 0.5 * crotch
-    lean = 0.035 if long else 0.045
 
     def place(cos: Grid, sin: Grid, t: Grid) -> tuple[Grid, Grid, Grid]:
-        inner = gap * (1 - t / crotch) * (t < crotch) + lean * np.clip(1 - t / crotch, 0, 1)
-        thigh = hip * 0.97
-        mid = hem + (thigh - hem) * (0.45 if long else 0.6) + lean
-        outer = curve(t, [0.0, knee, crotch, crotch + 0.12, 1.0], [hem * 1.5 + lean + gap, mid + 0.035, thigh, hip, waist])
+        inner = gap * np.clip(1 - t / crotch, 0, 1)
+        thigh, lowest = hip * 0.98, hem + gap
+        mid = 0.55 * lowest + 0.45 * thigh
+        outer = curve(t, [0.0, knee, crotch, crotch + 0.12, 1.0], [lowest, mid, thigh, hip, waist])
         mix = (1 + cos) / 2
         x = inner + (outer - inner) * mix
         joined = ramp(t, crotch - 0.005, crotch + 0.13)
@@ -191,7 +197,7 @@ def _leg(shape: GarmentShape, rng: np.random.Generator, side: int) -> Tube:
 
     def cloth(angle: Grid, t: Grid) -> tuple[Grid, Grid]:
         x, y, _ = place(np.cos(angle), np.sin(angle), t)
-        return x * 1.15 + 0.12 * side * (1 - np.cos(angle)) * 0, y - shape.length / 2
+        return x * 1.15, y - shape.length / 2
 
     centre = (side * 0.13, -0.05 * shape.length)
     folds = _folds(rng, 14, centre, (0.09, shape.length * 0.4), (0.0, 0.35), shape)

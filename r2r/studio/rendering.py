@@ -109,7 +109,7 @@ class Stage:
         place = mi.ScalarTransform4f
         target = [0.0, 0.0, 0.0]
         window = place().look_at(list(towards * light.distance), target, [0, 1, 0]) @ place().scale(light.size / 2)
-        power = 9.0 / light.size**2 * light.distance**2 / 4
+        power = 11.0 / light.size**2 * light.distance**2 / 4
         return {
             "type": "scene",
             "integrator": {"type": "path", "max_depth": 4, "hide_emitters": True},
@@ -129,7 +129,7 @@ class Stage:
         crease = wrinkles(scene.shape.fold_seed)
         knit = np.asarray(Image.fromarray(height.astype(np.float32)).resize(crease.shape, Image.Resampling.BOX))
         relief = crease * scene.wrinkle + knit * 0.004
-        bump = {"type": "bumpmap", "scale": 1.0 / 1.6, "map": _bitmap(relief[..., None], raw=True)}
+        bump = {"type": "bumpmap", "map": _bitmap(relief[..., None], raw=True)}
         colours = {"fabric": _bitmap(colour)} | {k: _rgb(v) for k, v in self._solid_colours().items()}
         materials = {
             name: {
@@ -153,7 +153,7 @@ class Stage:
         place, half = mi.ScalarTransform4f, 1.2 * self.frame
         depth = self.back - self.scene.room.gap
         surface = {"type": "principled", "base_color": _bitmap(self.backdrop), "roughness": 0.55, "specular": 0.3}
-        bump = {"type": "bumpmap", "scale": 1.0 / (2 * half), "map": _bitmap(self.relief[..., None], raw=True), "b": surface}
+        bump = {"type": "bumpmap", "map": _bitmap(self.relief[..., None], raw=True), "b": surface}
         walls: dict[str, Any] = {
             "backdrop": {
                 "type": "rectangle",
@@ -233,7 +233,7 @@ def _render(description: dict[str, Any], resolution: int, spp: int, seed: int) -
     mi = load_mitsuba()
     film = {"type": "hdrfilm", "width": resolution, "height": resolution, "pixel_format": "rgba"}
     film |= {"rfilter": {"type": "gaussian", "stddev": 0.45}}
-    sensor = description["sensor"] | {"film": film, "sampler": {"type": "independent", "sample_count": spp}}
+    sensor = description["sensor"] | {"film": film, "sampler": {"type": "multijitter", "sample_count": spp}}
     return np.array(mi.render(mi.load_dict(description | {"sensor": sensor}), spp=spp, seed=seed))
 
 

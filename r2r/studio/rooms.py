@@ -25,7 +25,7 @@ def _wall(rng: np.random.Generator, x: Plane, y: Plane) -> tuple[Plane, Plane]:
     if rng.random() < 0.3:
         seam = rng.uniform(0.25, 0.45) * rng.choice([-1, 1])
         tone = tone * (1 - 0.45 * np.exp(-(((x - seam) / 0.008) ** 2)))
-    return tone, 0.004 * noise(rng, x, y, 0.08, 3)
+    return tone, 0.0008 * noise(rng, x, y, 0.1, 2)
 
 
 def _wood(rng: np.random.Generator, x: Plane, y: Plane) -> tuple[Plane, Plane]:
@@ -38,7 +38,7 @@ def _wood(rng: np.random.Generator, x: Plane, y: Plane) -> tuple[Plane, Plane]:
     grain = noise(rng, x + 0.02 * np.sin(3 * y + shift), y + shift, 0.035, 3, stretch=14.0)
     edge = np.abs(np.mod(x / width, 1.0) - 0.5) * 2
     groove = np.exp(-(((1 - edge) * width / 0.007) ** 2))
-    return shades * (1 + 0.08 * grain) * (1 - 0.55 * groove), -0.006 * groove + 0.001 * grain
+    return shades * (1 + 0.08 * grain) * (1 - 0.55 * groove), -0.004 * groove + 0.0006 * grain
 
 
 def _sheet(rng: np.random.Generator, x: Plane, y: Plane) -> tuple[Plane, Plane]:
@@ -47,9 +47,9 @@ def _sheet(rng: np.random.Generator, x: Plane, y: Plane) -> tuple[Plane, Plane]:
     weave = 1 + 0.02 * noise(rng, x, y, 0.03, 2)
     if rng.random() < 0.2:
         weave = weave * (1 - 0.18 * (np.sin(2 * np.pi * x / rng.uniform(0.1, 0.2)) > 0.4))
-    return weave, 0.035 * ridges + 0.006 * noise(rng, x, y, 0.2, 2)
+    return weave, 0.022 * ridges + 0.002 * noise(rng, x, y, 0.3, 1)
 
 
 def _rug(rng: np.random.Generator, x: Plane, y: Plane) -> tuple[Plane, Plane]:
     tufts = noise(rng, x, y, 0.05, 3)
-    return 0.95 + 0.11 * tufts + 0.05 * rng.normal(size=x.shape), 0.006 * tufts
+    return 0.95 + 0.11 * tufts + 0.05 * rng.normal(size=x.shape), 0.004 * tufts

@@ -113,7 +113,7 @@ def sample_scene(seed: int, index: int) -> Scene:
         texture=texture,
         trim=accents[0],
         button=accents[1],
-        wrinkle=_uniform(rng, 0.006, 0.013),
+        wrinkle=_uniform(rng, 0.004, 0.01),
         sheen=_uniform(rng, 0.1, 0.8),
         roughness=_uniform(rng, 0.6, 0.9),
         view=_view(rng),
@@ -134,7 +134,7 @@ def _shape(rng: np.random.Generator, category: str) -> GarmentShape:
     sleeves |= {"dress": [(0.0, 0.0), (0.14, 0.2), (0.5, 0.56)]}
     choices = sleeves.get(category, [(0.0, 0.0)])
     sleeve = _uniform(rng, *choices[rng.integers(len(choices))])
-    flare = {"dress": (1.15, 1.75), "skirt": (0.95, 1.75), "trousers": (0.75, 1.25), "shorts": (1.2, 1.5)}
+    flare = {"dress": (1.15, 1.75), "skirt": (0.95, 1.75), "trousers": (0.75, 1.25), "shorts": (0.95, 1.15)}
     swing = _uniform(rng, *flare.get(category, (0.92, 1.06)))
     pleated = {"dress": 0.010, "skirt": 0.012}.get(category, 0.005)
     shirt = category == "shirt"
@@ -151,7 +151,7 @@ def _shape(rng: np.random.Generator, category: str) -> GarmentShape:
         flare=swing,
         pleats=int(rng.integers(7, 15)) if pleated > 0.009 else int(rng.integers(4, 7)),
         pleat_depth=pleated * _uniform(rng, 0.5, 1.3) * swing,
-        fold_height=_uniform(rng, 0.005, 0.010),
+        fold_height=_uniform(rng, 0.007, 0.013),
         depth=_uniform(rng, 0.08, 0.12),
         fold_seed=int(rng.integers(2**31)),
     )
@@ -211,7 +211,7 @@ def _light(rng: np.random.Generator) -> Light:
         size=_uniform(rng, 0.5, 1.3),
         distance=_uniform(rng, 1.8, 2.6),
         kelvin=_uniform(rng, 3600, 4800) if warm else _uniform(rng, 5600, 7400),
-        fill=_uniform(rng, 0.2, 0.42),
+        fill=_uniform(rng, 0.1, 0.24),
         fill_kelvin=_uniform(rng, 5800, 8000) if warm else _uniform(rng, 3800, 5200),
     )
 
@@ -232,7 +232,7 @@ def _lens(rng: np.random.Generator) -> Lens:
         aperture=_uniform(rng, 0.006, 0.02),
         exposure=round(float(rng.normal(0.0, 0.16)), 4),
         vignette=_uniform(rng, 0.12, 0.4),
-        noise=_uniform(rng, 0.008, 0.018),
+        noise=_uniform(rng, 0.005, 0.012),
         contrast=_uniform(rng, 0.9, 1.15),
         seed=int(rng.integers(2**31)),
     )

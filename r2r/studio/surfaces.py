@@ -111,7 +111,7 @@ def _grid_part(points: Float[np.ndarray, "rows cols 3"], x: Grid, y: Grid, close
     left = index if closed else index[:, :-1]
     a, b, c, d = left[:-1], right[:-1], right[1:], left[1:]
     faces = np.concatenate([np.stack(f, -1).reshape(-1, 3) for f in ((a, b, c), (a, c, d))])
-    uv = np.stack([x, y], -1).reshape(-1, 2) / ATLAS_METRES + 0.5
+    uv = np.stack([x, -y], -1).reshape(-1, 2) / ATLAS_METRES + 0.5
     return Part(points.reshape(-1, 3), faces, np.clip(uv, 0.0, 1.0), material)
 
 

@@ -67,14 +67,14 @@ def noise(rng: np.random.Generator, x: Plane, y: Plane, scale: float, octaves: i
 
 
 def wrinkles(seed: int, pixels: int = 384) -> Plane:
-    """Fine creases for the photo's bump map: ridged, warped noise, about [-1, 1]."""
+    """Fine creases for the photo's bump map: ridged, warped noise in patches, about [-1, 1]."""
     rng = np.random.default_rng(seed)
     x, y = cloth_grid(pixels)
-    warped_x = x + 0.02 * noise(rng, x, y, 0.25, 2)
-    warped_y = y + 0.02 * noise(rng, x, y, 0.25, 2)
-    ridges = 1 - np.abs(noise(rng, warped_x, warped_y, 0.16, 3))
-    patches = np.clip(0.55 + 0.5 * noise(rng, x, y, 0.3, 1), 0.1, 1)
-    return ridges * patches + 0.25 * noise(rng, x, y, 0.02, 2)
+    warped_x = x + 0.05 * noise(rng, x, y, 0.4, 2)
+    warped_y = y + 0.05 * noise(rng, x, y, 0.4, 2)
+    ridges = np.exp(-2.5 * np.abs(noise(rng, warped_x, warped_y, 0.34, 2)))
+    patches = np.clip(0.35 + 0.6 * noise(rng, x, y, 0.45, 1), 0.05, 1)
+    return ridges * patches + 0.35 * noise(rng, warped_x, warped_y, 0.22, 1)
 
 
 def _blend(base: Picture, colour: Colour, amount: Plane) -> Picture:
