@@ -1,0 +1,18 @@
+"""From scores and pictures to tables, grids and pages people can read."""
+
+from r2r.reporting.grids import picture_grid, write_grid
+from r2r.reporting.pages import Finding, Page, Scene, write_page
+from r2r.reporting.tables import Cell, Column, Table, write_rows
+
+__all__ = [
+    "Cell",
+    "Column",
+    "Finding",
+    "Page",
+    "Scene",
+    "Table",
+    "picture_grid",
+    "write_grid",
+    "write_page",
+    "write_rows",
+]
