@@ -1,0 +1,5 @@
+"""Networks and the weights they come with."""
+
+from r2r.models.stable_diffusion import PRETRAINED, StableDiffusion, TextConditioning
+
+__all__ = ["PRETRAINED", "StableDiffusion", "TextConditioning"]

@@ -4,7 +4,8 @@ Loading, tokenising and text encoding are diffusers' own pipelines; this file ad
 condition type that batches, and a counter of U-Net work.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from diffusers.utils import logging as diffusers_logging
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers.utils import logging as transformers_logging
 
 from r2r.diffusion import Schedule
 from r2r.errors import InputError, MissingWeightsError
@@ -41,6 +43,11 @@ class TextConditioning:
         return TextConditioning(
             self.prompt_embeds.repeat(count, 1, 1), None if pooled is None else pooled.repeat(count, 1)
         )
+
+    def select(self, rows: list[int]) -> "TextConditioning":
+        """The rows named, in that order."""
+        pooled = self.pooled_prompt_embeds
+        return TextConditioning(self.prompt_embeds[rows], None if pooled is None else pooled[rows])
 
     @classmethod
     def cat(cls, parts: Sequence["TextConditioning"]) -> "TextConditioning":
@@ -79,7 +86,8 @@ class StableDiffusion:
         try:
             config = DiffusionPipeline.load_config(name, revision=revision)
             skip = {key: None for key in ("safety_checker", "feature_extractor", "image_encoder") if key in config}
-            pipe = _load_quietly(name, revision=revision, torch_dtype=getattr(torch, dtype), **skip)
+            with _quiet():
+                pipe = DiffusionPipeline.from_pretrained(name, revision=revision, dtype=getattr(torch, dtype), **skip)
         except OSError as error:
             raise _missing(pretrained, name, error) from error
         if not isinstance(getattr(pipe, "unet", None), UNet2DConditionModel):
@@ -157,17 +165,14 @@ class StableDiffusion:
         latents: Latents,
         timesteps: Tensor,
         condition: TextConditioning,
-        unet: torch.nn.Module | None = None,
     ) -> Latents:
         """One U-Net call: noise or v for each row; `timesteps` has shape () or (b,)."""
         self.sample_evals += len(latents)
         extra: dict[str, Any] = {}
         if condition.pooled_prompt_embeds is not None:
             extra["added_cond_kwargs"] = self._size_condition(latents, condition.pooled_prompt_embeds)
-        network = self.unet if unet is None else unet
-        return network(
-            latents, timesteps, encoder_hidden_states=condition.prompt_embeds, return_dict=False, **extra
-        )[0]
+        embeds = condition.prompt_embeds
+        return self.unet(latents, timesteps, encoder_hidden_states=embeds, return_dict=False, **extra)[0]
 
     def _size_condition(self, latents: Tensor, pooled: Tensor) -> dict[str, Tensor]:
         """SDXL's micro-conditioning: original size, no crop, target size, all the size at hand (arXiv:2307.01952)."""
@@ -179,7 +184,7 @@ class StableDiffusion:
         """Add a textual-inversion file to the tokenizer(s); returns its token, to be used as the negative prompt.
 
         The file is `{token: (n, d)}` for one text encoder, `{"clip_l": (n, d), "clip_g": (n, d2)}` for SDXL (the token
-        is then the file's stem). Safetensors only: pickled `.pt` files run code.
+        is then `<stem>`, from the name of the file). Safetensors only: pickled `.pt` files run code.
         """
         file = Path(path)
         if not file.is_file() or file.suffix != ".safetensors":
@@ -188,7 +193,7 @@ class StableDiffusion:
         sdxl = "clip_l" in vectors
         if sdxl != (len(self.text_parts()) == 2):
             raise InputError(f"negative_embedding={str(path)!r} was learned for another kind of model: {sorted(vectors)}")
-        token = file.stem if sdxl else next(iter(vectors))
+        token = f"<{file.stem}>" if sdxl else next(iter(vectors))
         for name, (encoder, tokenizer) in zip(("clip_l", "clip_g"), self.text_parts(), strict=False):
             embedding = vectors[name if sdxl else token]
             width = encoder.get_input_embeddings().embedding_dim
@@ -201,15 +206,21 @@ class StableDiffusion:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the pipeline in diffusers format (safetensors)."""
-        self.pipe.save_pretrained(folder, safe_serialization=True)
+        with _quiet():
+            self.pipe.save_pretrained(folder, safe_serialization=True)
 
 
-def _load_quietly(name: str, **options: Any) -> Any:
-    diffusers_logging.disable_progress_bar()
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bars of the libraries below while a pipeline is read or written."""
+    libraries = (diffusers_logging, transformers_logging)
+    for logging in libraries:
+        logging.disable_progress_bar()
     try:
-        return DiffusionPipeline.from_pretrained(name, **options)
+        yield
     finally:
-        diffusers_logging.enable_progress_bar()
+        for logging in libraries:
+            logging.enable_progress_bar()
 
 
 def _check_folder(pretrained: str, name: str) -> None:

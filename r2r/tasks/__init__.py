@@ -1,0 +1,7 @@
+"""One file for each method: what is trained, on what loss, and what comes out."""
+
+from r2r.tasks.domain_finetuning import DomainFinetuning
+from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
+from r2r.tasks.textual_inversion import TextualInversion
+
+__all__ = ["DomainFinetuning", "RenderedToReal", "TextualInversion", "TranslationSettings"]

@@ -1,0 +1,49 @@
+"""`run.json`: what was run, with which versions, for how long, and how much U-Net work it was."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+
+from r2r.provenance import versions, write_json
+
+
+class RunRecord(Callback):
+    """Writes the record when training ends, well or not, with its state in the field `status`."""
+
+    def __init__(self, folder: str) -> None:
+        self.path = Path(folder) / "run.json"
+        self.config: dict[str, Any] = {}
+        self._start = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._start = time.perf_counter()
+        self._write(trainer, pl_module, "running")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the finished record."""
+        self._write(trainer, pl_module, "interrupted" if trainer.interrupted else "done")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Say in the record that the run failed, and why."""
+        self._write(trainer, pl_module, f"failed: {type(exception).__name__}: {exception}")
+
+    def _write(self, trainer: Trainer, pl_module: LightningModule, status: str) -> None:
+        if not trainer.is_global_zero:
+            return
+        metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        trained = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
+        record = {
+            "status": status,
+            "steps": trainer.global_step,
+            "world_size": trainer.world_size,
+            "seconds": round(time.perf_counter() - self._start, 2),
+            "trained_parameters": trained,
+            "unet_sample_evals": pl_module.model.sample_evals,
+            "metrics": metrics,
+            "versions": versions(),
+            "config": self.config,
+        }
+        write_json(self.path, record)

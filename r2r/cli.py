@@ -1,0 +1,88 @@
+"""What every verb shares: its Hydra entry, errors as one clear message and an exit code, and the config on show."""
+
+import logging
+import sys
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import MissingMandatoryValue
+
+from r2r.errors import InputError
+
+log = logging.getLogger(__name__)
+
+_HERE = Path(__file__).parent
+CONF = next(folder for folder in (_HERE / "conf", _HERE.parent / "conf") if folder.is_dir())
+
+
+def verb(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Make `main(cfg)` the command `python -m r2r.<name>`, configured by `conf/<name>.yaml`.
+
+    `InputError` (also inside an instantiation) ends the process with its message alone and its exit code.
+    """
+
+    def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
+        @wraps(task)
+        def guarded(cfg: DictConfig) -> None:
+            logging.getLogger("lightning.pytorch").propagate = False  # it prints by itself already
+            try:
+                task(cfg)
+            except MissingMandatoryValue as error:
+                fail(InputError(f"{str(error).splitlines()[0]}; give it on the command line as {error.full_key}=VALUE"))
+            except Exception as error:
+                if (cause := user_error(error)) is None:
+                    raise
+                fail(cause)
+
+        return hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(guarded)
+
+    return decorate
+
+
+def user_error(error: BaseException | None) -> InputError | None:
+    """The `InputError` behind an exception, if there is one."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__
+    return error
+
+
+def fail(error: InputError) -> None:
+    """Print the message and leave with the error's exit code."""
+    sys.stdout.flush()
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(error.exit_code)
+
+
+def compose(name: str, overrides: list[str]) -> DictConfig:
+    """The config a verb would get from these overrides; for verbs that run other verbs."""
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(name, overrides)
+
+
+def fix_output_dir(cfg: DictConfig) -> Path:
+    """Write the folder Hydra made into the config: `${now:}` would name another one in a child process."""
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    with open_dict(cfg):
+        cfg.paths.output_dir = str(folder)
+    return folder
+
+
+def show_config(cfg: DictConfig, folder: Path) -> None:
+    """Print the config tree and keep the resolved config beside Hydra's own files."""
+    from rich.console import Console
+    from rich.syntax import Syntax
+
+    resolved = OmegaConf.to_yaml(cfg, resolve=True)
+    Console().print(Syntax(resolved, "yaml", theme="ansi_dark", background_color="default"))
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.resolved.yaml").write_text(resolved, encoding="utf-8")
+
+
+def build(section: DictConfig, **extra: Any) -> Any:
+    """Instantiate one section of a config with plain Python containers."""
+    return hydra.utils.instantiate(section, _convert_="all", **extra)

@@ -1,0 +1,41 @@
+"""What the denoising tasks share: reproducible noise, conditioning on captions, and the loss itself."""
+
+import torch
+from lightning import LightningModule
+from torch import Generator, Tensor
+
+from r2r.diffusion import NoiseLevels, min_snr_weights, training_target, weighted_mse
+from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
+from r2r.types import Images
+
+
+def noise_generator(task: LightningModule, seed: int) -> Generator:
+    """A generator that depends on seed, training batch and rank alone: a resumed run draws what a straight one draws."""
+    batch = task.trainer.fit_loop.total_batch_idx
+    return Generator(task.device).manual_seed((seed * 1_000_003 + batch) * 4_099 + task.global_rank)
+
+
+def encode_captions(model: StableDiffusion, captions: list[str], train: bool) -> TextConditioning:
+    """Conditioning for each caption; every distinct caption goes through the text encoder once."""
+    unique = sorted(set(captions))
+    with torch.set_grad_enabled(train and torch.is_grad_enabled()):
+        encoded = model.encode_prompts(unique)
+        return encoded.select([unique.index(caption) for caption in captions])
+
+
+def denoising_loss(
+    model: StableDiffusion,
+    images: Images,
+    condition: TextConditioning,
+    generator: Generator,
+    timesteps: NoiseLevels,
+    min_snr_gamma: float | None = None,
+) -> Tensor:
+    """Mean squared error of the predicted noise (or v) at random timesteps; images in [-1, 1]."""
+    schedule = model.schedule
+    latents = model.encode(images)
+    noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(latents)
+    times = timesteps.sample(len(latents), schedule.num_train_timesteps, generator)
+    output = model.predict(schedule.add_noise(latents, noise, times), times, condition)
+    weights = None if min_snr_gamma is None else min_snr_weights(schedule, times, min_snr_gamma)
+    return weighted_mse(output, training_target(schedule, latents, noise, times), weights)

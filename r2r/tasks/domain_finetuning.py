@@ -1,0 +1,102 @@
+"""Domain knowledge injection, positive half: finetune a text-to-image U-Net on photos of the target domain.
+
+FashionR2R (arXiv:2410.14429), stage one; the loss is DDPM's (arXiv:2006.11239) or v-prediction's (arXiv:2202.00512),
+whichever the model was trained with.
+
+Deviations
+- The paper's learning rate, steps, batch size and trained sub-modules are not public; the defaults here follow
+  diffusers' `train_text_to_image.py` (AdamW, 1e-5, U-Net only).
+- Captions come with the data; the paper made them with BLIP, which here is a data step (`python -m r2r.caption`).
+"""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import LightningModule
+from torch import Generator, Tensor, nn
+
+from r2r.diffusion import NoiseLevels
+from r2r.models.stable_diffusion import StableDiffusion
+from r2r.tasks.denoising import denoising_loss, encode_captions, noise_generator
+from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
+from r2r.types import ImageBatch, Images
+
+PREVIEW = TranslationSettings(num_inference_steps=20, strength=0.6, guidance_scale=1.0, tac_ratio=0.0, start="noise")
+
+
+class DomainFinetuning(LightningModule):
+    """Trains the U-Net (and the text encoders, if asked) on image-caption pairs."""
+
+    def __init__(
+        self,
+        model: StableDiffusion,
+        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
+        lr_scheduler: Callable[[torch.optim.Optimizer], Any],
+        timesteps: NoiseLevels | None = None,
+        min_snr_gamma: float | None = None,
+        train_text_encoder: bool = False,
+        gradient_checkpointing: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """Receive built objects; `optimizer` and `lr_scheduler` are partials waiting for parameters and optimizer."""
+        super().__init__()
+        self.model, self.optimizer, self.lr_scheduler = model, optimizer, lr_scheduler
+        self.timesteps = timesteps or NoiseLevels()
+        self.min_snr_gamma, self.train_text_encoder, self.seed = min_snr_gamma, train_text_encoder, seed
+        self.unet = model.unet
+        self.text_encoders = nn.ModuleList(model.text_encoders if train_text_encoder else [])
+        for module in (self.unet, self.text_encoders):
+            module.requires_grad_(True).train()
+        if gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+
+    def on_fit_start(self) -> None:
+        """Bring the frozen networks along; they are not in the module tree."""
+        self.model.to(self.device)
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
+        """The denoising loss of one batch; noise depends on seed, step and rank alone, so that resuming is exact."""
+        loss = self._loss(batch, noise_generator(self, self.seed))
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        return loss
+
+    def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
+        """The same loss on noise fixed by the batch index."""
+        loss = self._loss(batch, Generator(self.device).manual_seed(batch_idx))
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch["image"]), sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer over what trains, and a schedule stepped every step."""
+        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
+        }
+
+    @torch.no_grad()
+    def preview(self, batch: ImageBatch) -> dict[str, Images]:
+        """What the model makes of half-noised images (SDEdit, strength 0.6), beside the images themselves."""
+        images = batch["image"].to(self.device)
+        latents = self.model.encode(images)
+        noise = torch.randn(latents.shape, generator=Generator().manual_seed(0)).to(latents)
+        empty = self.model.encode_prompts([""])
+        out = RenderedToReal(self.model).translate_latents(
+            latents,
+            empty,
+            empty,
+            noise=noise,
+            settings=PREVIEW,
+        )
+        return {"image": images, "denoised": self.model.decode(out)}
+
+    def export(self, folder: Path) -> None:
+        """Write the whole pipeline in diffusers format."""
+        self.model.save_pretrained(folder)
+
+    def _loss(self, batch: ImageBatch, generator: Generator) -> Tensor:
+        condition = encode_captions(self.model, batch["caption"], train=self.train_text_encoder)
+        return denoising_loss(
+            self.model, batch["image"], condition, generator, self.timesteps, self.min_snr_gamma
+        )

@@ -1,0 +1,91 @@
+"""`python -m r2r.train experiment=fashion_dki`: compose a config, check the data, train, export."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from r2r.cli import build, fix_output_dir, show_config, verb
+from r2r.errors import InputError
+
+
+def train(cfg: DictConfig) -> Any:
+    """Run one training config; everything is written below `cfg.paths.output_dir`. Returns the trained task.
+
+    Data is checked first, then weights are loaded: what is wrong with a command shows in its first minute.
+    """
+    import torch
+    from lightning import seed_everything
+
+    folder = Path(cfg.paths.output_dir)
+    checkpoint = find_checkpoint(cfg.resume, folder / "checkpoints")
+    torch.set_float32_matmul_precision("high")
+    seed_everything(cfg.seed, workers=True, verbose=False)
+    data = build(cfg.data)
+    data.setup("fit")
+    task = build(cfg.task, model=build(cfg.model))
+    trainer = _trainer(cfg)
+    if trainer.is_global_zero:
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
+        data.first_batch_grid(folder / "samples" / "first_batch.png")
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
+    _keep_last(trainer, folder / "checkpoints")
+    return task
+
+
+def find_checkpoint(resume: str | None, folder: Path) -> str | None:
+    """The checkpoint to go on from: a path, with "auto" the latest in `folder` (None if there is none), or None.
+
+    Raises:
+        InputError: a path that is not there; or a fresh start in a folder that holds the checkpoints of another run.
+    """
+    found = sorted(folder.glob("step_*.ckpt"), key=lambda path: int(re.sub(r"\D", "", path.stem)))
+    if resume == "auto":
+        return str(found[-1]) if found else None
+    if resume is None and found:
+        raise InputError(f"{folder} holds checkpoints up to {found[-1].name}; use resume=auto or another output folder")
+    if resume is not None and not Path(resume).is_file():
+        raise InputError(f"resume={resume!r} is no checkpoint file; use resume=auto, a .ckpt path, or leave it out")
+    return resume
+
+
+def _trainer(cfg: DictConfig) -> Any:
+    from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
+
+    from r2r.callbacks import RunRecord
+
+    if "ddp_gloo" not in StrategyRegistry:
+        StrategyRegistry.register("ddp_gloo", DDPStrategy, process_group_backend="gloo")
+    callbacks = list(build(cfg.callbacks).values())
+    for callback in callbacks:
+        if isinstance(callback, RunRecord):
+            callback.config = OmegaConf.to_container(cfg, resolve=True)
+    return build(cfg.trainer, callbacks=callbacks, logger=list(build(cfg.logger).values()))
+
+
+def _keep_last(trainer: Any, folder: Path) -> None:
+    """Save the final step unless the last periodic checkpoint already is it."""
+    path = folder / f"step_{trainer.global_step:07d}.ckpt"
+    if not path.is_file() and not trainer.fast_dev_run:
+        trainer.save_checkpoint(path)
+
+
+@verb("train")
+def main(cfg: DictConfig) -> None:
+    """Train as configured; refuses a sweep of subprocess-DDP jobs, which Lightning would start wrongly."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    folder = fix_output_dir(cfg)
+    if HydraConfig.get().mode == RunMode.MULTIRUN and str(cfg.trainer.get("strategy", "")).startswith("ddp"):
+        raise InputError(
+            f"trainer.strategy={cfg.trainer.strategy} cannot run inside --multirun: its child processes would start "
+            "the whole sweep again. Run one job at a time, or sweep with trainer.devices=1"
+        )
+    show_config(cfg, folder)
+    train(cfg)
+
+
+if __name__ == "__main__":
+    main()
