@@ -62,7 +62,7 @@ def _shoulder(shape: GarmentShape) -> float:
 
 def _torso(shape: GarmentShape, rng: np.random.Generator) -> Tube:
     chest, shoulder, neck = 0.25 * shape.fit, _shoulder(shape), shape.neck_width
-    top, slope, armpit = shape.length, 0.045, 1 - 0.24 / shape.length
+    top, slope, armpit = shape.length, 0.055, 1 - 0.24 / shape.length
     dress = shape.category == "dress"
     waist = chest * shape.waist
     hem = chest * shape.flare
@@ -76,7 +76,8 @@ def _torso(shape: GarmentShape, rng: np.random.Generator) -> Tube:
         across = np.clip(np.abs(cos * shoulder) / neck, 0, 1)
         hole = np.sqrt(np.maximum(1 - across**2, 0))
         dip = np.where(sin >= 0, shape.neck_depth, 0.018) * (1 - across**shape.neck_sharpness)
-        ceiling = top - slope * np.clip((np.abs(cos) * shoulder - neck) / (shoulder - neck), 0, 1) - dip
+        fall = np.clip((np.abs(cos) * shoulder - neck) / (shoulder - neck), 0, 1) ** 1.4
+        ceiling = top - slope * fall - dip
         closing = np.sqrt(np.maximum(1 - ramp(t, armpit - 0.05, 1.0) ** 2, 0))
         depth = shape.depth * curve(t, [0.0, armpit, 1.0], [hem / chest * 0.9, 1.0, 0.85])
         z = np.sign(sin) * np.maximum(np.abs(sin) * closing, hole * ramp(t, 0.6, 1.0) * 0.62) * depth
@@ -91,7 +92,7 @@ def _torso(shape: GarmentShape, rng: np.random.Generator) -> Tube:
 
 
 def _sleeve(shape: GarmentShape, rng: np.random.Generator, side: int) -> Tube:
-    shoulder = np.array([_shoulder(shape) - 0.025, shape.length - 0.055])
+    shoulder = np.array([_shoulder(shape) - 0.028, shape.length - 0.05])
     armpit = np.array([0.25 * shape.fit - 0.035, shape.length - 0.235 - 0.02 * shape.fit])
     angle = np.deg2rad(shape.sleeve_angle)
     along = np.array([np.sin(angle), -np.cos(angle)])
@@ -103,7 +104,8 @@ def _sleeve(shape: GarmentShape, rng: np.random.Generator, side: int) -> Tube:
 
     def place(cos: Grid, sin: Grid, t: Grid) -> tuple[Grid, Grid, Grid]:
         down = 1 - t
-        swell = 0.02 * np.sin(np.pi * np.clip(down * 1.6, 0, 1))
+        reach = down * shape.sleeve_length / 0.11
+        swell = 0.05 * np.cos(angle) ** 1.5 * reach * np.exp(1 - reach)
         outer = [shoulder[i] + (cuff[i] - shoulder[i]) * down + across[i] * swell for i in (0, 1)]
         end = cuff - across * cuff_width
         inner = [armpit[i] + (end[i] - armpit[i]) * down for i in (0, 1)]

@@ -17,13 +17,8 @@ def develop(film: Film, mask: Bool[np.ndarray, "h w"], lens: Lens, backdrop_brig
     rng = np.random.default_rng(lens.seed)
     behind = film[~mask] if (~mask).any() else film.reshape(-1, 3)
     light = np.median(behind @ LUMINANCE) / backdrop_brightness
-    balance = np.median(behind @ LUMINANCE) / np.maximum(np.median(behind, 0), 1e-6)
-    film = film * (0.8 * 2**lens.exposure / light) * _partial(balance)
+    film = film * (0.95 * 2**lens.exposure / light)
     return _noise(_tone(film * _falloff(film.shape[0], lens.vignette)[..., None], lens.contrast), lens.noise, rng)
-
-
-def _partial(balance: Float[np.ndarray, "3"]) -> Float[np.ndarray, "3"]:
-    return np.ones(3) + 0.0 * balance
 
 
 def _falloff(size: int, strength: float) -> Float[np.ndarray, "h w"]:

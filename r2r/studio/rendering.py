@@ -20,7 +20,7 @@ from r2r.studio.surfaces import Part
 from r2r.studio.textures import draw_texture, wrinkles
 
 CAMERA_DISTANCE = 2.8
-DRAFT_SPP = 16
+DRAFT_SPP = 12
 PHOTO_SPP = 36
 BACKDROP_GREY = 0.86
 

@@ -130,7 +130,7 @@ def _uniform(rng: np.random.Generator, low: float, high: float) -> float:
 def _shape(rng: np.random.Generator, category: str) -> GarmentShape:
     lengths = {"t-shirt": (0.6, 0.74), "shirt": (0.66, 0.8), "dress": (0.85, 1.12), "trousers": (0.92, 1.08)}
     lengths |= {"skirt": (0.42, 0.78), "shorts": (0.4, 0.52)}
-    sleeves = {"t-shirt": [(0.17, 0.24)] * 4 + [(0.54, 0.6)], "shirt": [(0.54, 0.6)] * 2 + [(0.2, 0.25)]}
+    sleeves = {"t-shirt": [(0.17, 0.24)] * 4 + [(0.56, 0.63)], "shirt": [(0.56, 0.63)] * 2 + [(0.2, 0.25)]}
     sleeves |= {"dress": [(0.0, 0.0), (0.14, 0.2), (0.5, 0.56)]}
     choices = sleeves.get(category, [(0.0, 0.0)])
     sleeve = _uniform(rng, *choices[rng.integers(len(choices))])

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from r2r.studio.surfaces import ATLAS_METRES
 
 TEXTURES = ("plain", "stripes", "plaid", "dots", "print", "lettering", "knit")
-ATLAS_PIXELS = 640
+ATLAS_PIXELS = 544
 WORDS = (
     "HELLO", "OCEAN", "SUNDAY", "NORTH", "WILD", "PARIS", "TOKYO", "1984", "DREAM", "RADIO", "COFFEE", "MOUNTAIN",
     "LUCKY", "STUDIO", "JAZZ", "LEMON", "NO. 7", "SPORT", "LOVE", "BERLIN", "ROCK", "SURF", "TEAM 23", "GOOD DAY",
@@ -58,15 +58,15 @@ def noise(rng: np.random.Generator, x: Plane, y: Plane, scale: float, octaves: i
     total = np.zeros_like(x)
     for octave in range(octaves):
         waves = np.zeros_like(x)
-        for _ in range(7):
+        for _ in range(5):
             angle, phase = rng.uniform(0, 2 * np.pi, 2)
             length = scale / 2**octave * rng.uniform(0.7, 1.5)
             waves += np.cos(2 * np.pi / length * (x * np.cos(angle) + y * np.sin(angle) / stretch) + phase)
-        total += waves / np.sqrt(3.5) * 0.55**octave
+        total += waves / np.sqrt(2.5) * 0.55**octave
     return total / 1.2
 
 
-def wrinkles(seed: int, pixels: int = 384) -> Plane:
+def wrinkles(seed: int, pixels: int = 320) -> Plane:
     """Fine creases for the photo's bump map: ridged, warped noise in patches, about [-1, 1]."""
     rng = np.random.default_rng(seed)
     x, y = cloth_grid(pixels)

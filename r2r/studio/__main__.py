@@ -1,0 +1,68 @@
+"""`python -m r2r.studio num_scenes=... seed=... output=DIR`: render paired clothing scenes into shards."""
+
+import os
+import sys
+from dataclasses import MISSING, fields
+
+from r2r.errors import InputError
+from r2r.studio.shards import StudioSettings, write_shards
+
+EXPLAINED = {
+    "output": "folder for the shards (required)",
+    "num_scenes": "scenes in all",
+    "seed": "scene i depends on seed and i alone",
+    "resolution": "side of the pictures in pixels",
+    "scenes_per_shard": "scenes in one tar file",
+    "val_fraction": "share of the scenes, the last ones, that go to val-*.tar",
+    "spp": "samples per pixel of the photo",
+    "workers": "processes that render (default: all cores)",
+}
+"""What every override means, in the order of `--help`."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command line; returns the exit code."""
+    if {"--help", "-h"} & set(arguments):
+        print(usage())
+        return 0
+    try:
+        settings, workers = parse_overrides(arguments)
+        paths = write_shards(settings, workers)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    print(f"{settings.num_scenes} scenes in {len(paths)} shards in {settings.output}")
+    return 0
+
+
+def usage() -> str:
+    """The text of `--help`."""
+    defaults = {field.name: field.default for field in fields(StudioSettings) if field.default is not MISSING}
+    lines = [f"  {key}={defaults.get(key, '...')!s:<8} {text}" for key, text in EXPLAINED.items()]
+    return "\n".join(["usage: python -m r2r.studio output=DIR [key=value ...]", "", *lines])
+
+
+def parse_overrides(arguments: list[str]) -> tuple[StudioSettings, int]:
+    """Settings and worker count from `key=value` words; raises InputError on an unknown key or a bad value."""
+    types = {field.name: field.type for field in fields(StudioSettings)} | {"workers": int}
+    values: dict[str, object] = {}
+    for argument in arguments:
+        key, separator, text = argument.partition("=")
+        if not separator or key not in types:
+            raise InputError(f"{argument!r} is not a setting; use key=value with one of {', '.join(EXPLAINED)}")
+        values[key] = _parse(key, text, types[key])
+    if not values.get("output"):
+        raise InputError("output is missing; give output=DIR")
+    workers = values.pop("workers", len(os.sched_getaffinity(0)))
+    return StudioSettings(**values), workers
+
+
+def _parse(key: str, text: str, kind: type) -> object:
+    try:
+        return kind(text)
+    except ValueError:
+        raise InputError(f"{key}={text} is not {'a whole number' if kind is int else 'a number'}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
