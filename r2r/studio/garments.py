@@ -77,12 +77,12 @@ def _torso(shape: GarmentShape, rng: np.random.Generator) -> Tube:
         hole = np.sqrt(np.maximum(1 - across**2, 0))
         dip = np.where(sin >= 0, shape.neck_depth, 0.018) * (1 - across**shape.neck_sharpness)
         fall = np.clip((np.abs(cos) * shoulder - neck) / (shoulder - neck), 0, 1) ** 1.4
-        ceiling = top - slope * fall - dip
         closing = np.sqrt(np.maximum(1 - ramp(t, armpit - 0.05, 1.0) ** 2, 0))
         depth = shape.depth * curve(t, [0.0, armpit, 1.0], [hem / chest * 0.9, 1.0, 0.85])
         z = np.sign(sin) * np.maximum(np.abs(sin) * closing, hole * ramp(t, 0.6, 1.0) * 0.62) * depth
         sag = 0.012 * (1 - t) * cos**2
-        return x, t * ceiling + sag, np.where(np.abs(sin) < 1e-9, 0.0, z)
+        y = t * (top - slope * fall) - dip * t**3 + sag
+        return x, y, np.where(np.abs(sin) < 1e-9, 0.0, z)
 
     def cloth(angle: Grid, t: Grid) -> tuple[Grid, Grid]:
         y = place(np.cos(angle), np.sin(angle), t)[1]
@@ -122,7 +122,8 @@ def _sleeve(shape: GarmentShape, rng: np.random.Generator, side: int) -> Tube:
         return side * 0.53 + _unrolled(ring) * 0.11 * shape.fit, reach + 0.12
 
     folds = _folds(rng, 9 if long else 4, (side * 0.53, 0.12), (0.07, shape.sleeve_length * 0.45), (0.0, 0.7), shape)
-    return Tube(place, cloth, folds, _flat)
+    # Creases end before the sleeve meets the shoulder, where they would stick out of the torso.
+    return Tube(place, cloth, folds, _flat, lambda t: 1 - ramp(t, 0.6, 0.95))
 
 
 def _shirt_details(torso: Tube, sleeves: list[Tube]) -> list[Part]:
@@ -153,8 +154,8 @@ def _collar(torso: Tube) -> list[Part]:
 def _leaf(rim: Grid, back: bool) -> Part:
     rim = rim[np.argsort(rim[:, 0])]
     t = np.linspace(0, 1, 7)[:, None]
-    rise = np.array([0, 0.03, 0.0]) * (1.0 if back else 0.45)
-    upper = rim + rise
+    middle = 1 - (rim[:, :1] / np.abs(rim[:, 0]).max()) ** 2
+    upper = rim + np.array([0, 1.0, 0]) * (0.012 + 0.018 * middle * back)
     if back:
         rows = rim[None] + t[..., None] * (upper - rim)[None]
     else:

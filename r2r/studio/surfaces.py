@@ -56,19 +56,20 @@ class Tube:
     """A closed lofted surface.
 
     `place(cos, sin, t)` gives x, y, z of the undisplaced surface; `cloth(angle, t)` the cloth coordinates in metres;
-    `pleats(angle, t)` and `folds` push outwards.
+    `pleats(angle, t)` and `folds`, faded by `calm(t)`, push outwards.
     """
 
     place: Callable[[Grid, Grid, Grid], tuple[Grid, Grid, Grid]]
     cloth: Callable[[Grid, Grid], tuple[Grid, Grid]]
     folds: Folds
     pleats: Callable[[Grid, Grid], Grid]
+    calm: Callable[[Grid], Grid] = np.ones_like
 
     def points(self, angle: Grid, t: Grid, lift: float = 0.0) -> tuple[Float[np.ndarray, "rows cols 3"], Grid, Grid]:
         """Displaced points and their cloth coordinates on a grid of angles (radians) and heights t."""
         x, y = self.cloth(angle, t)
         front = np.sin(angle) >= 0
-        out = self.pleats(angle, t) + self.folds(x, np.where(front, y, y + 0.31)) + lift
+        out = self.pleats(angle, t) + self.folds(x, np.where(front, y, y + 0.31)) * self.calm(t) + lift
         base = np.stack(self.place(np.cos(angle), np.sin(angle), t), -1)
         return base + out[..., None] * self._outward(angle, t), x, y
 

@@ -72,7 +72,7 @@ def wrinkles(seed: int, pixels: int = 320) -> Plane:
     x, y = cloth_grid(pixels)
     warped_x = x + 0.05 * noise(rng, x, y, 0.4, 2)
     warped_y = y + 0.05 * noise(rng, x, y, 0.4, 2)
-    ridges = np.exp(-2.5 * np.abs(noise(rng, warped_x, warped_y, 0.34, 2)))
+    ridges = np.exp(-3.0 * noise(rng, warped_x, warped_y, 0.34, 2) ** 2)
     patches = np.clip(0.35 + 0.6 * noise(rng, x, y, 0.45, 1), 0.05, 1)
     return ridges * patches + 0.35 * noise(rng, warped_x, warped_y, 0.22, 1)
 
