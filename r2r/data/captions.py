@@ -57,7 +57,10 @@ class CaptionRule:
             raise InputError(f"caption_dropout outside [0, 1]: {self.dropout}")
 
     def __call__(self, sample: Sample, chance: random.Random | None = None) -> str:
-        """The caption; with `chance`, "" at the dropout rate. Raises: DataError for a template field that is missing."""
+        """The caption; with `chance`, "" at the dropout rate.
+
+        Raises: DataError when the template names a field that the sample lacks.
+        """
         if chance is not None and chance.random() < self.dropout:
             return ""
         fields = sample.fields()

@@ -1,6 +1,5 @@
 """One datamodule for all sources: finds the samples, checks them in the first minute, and batches them resumably."""
 
-import logging
 from collections.abc import Sequence
 from importlib.resources import files
 from itertools import islice
@@ -20,9 +19,7 @@ from r2r.data.sampling import Draw, TrainSampler, ValidationSampler
 from r2r.data.shards import is_streamed, shard_addresses
 from r2r.data.streams import Resampled, TrainStream, ValidationStream, first_sample
 from r2r.data.views import Geometry, ImageView, PairView, View, binary_foreground, image_size, labelled_foreground
-from r2r.errors import DataError, InputError
-
-log = logging.getLogger(__name__)
+from r2r.errors import InputError
 
 
 class SampleDataset(Dataset[dict[str, Any]]):
@@ -84,7 +81,7 @@ class ImageDataModule(LightningDataModule):
 
     def __init__(
         self,
-        root: str | Path | None = "embedded",
+        root: str | Path = "embedded",
         layout: str = "shards",
         resolution: int = 128,
         batch_size: int = 8,
@@ -104,8 +101,6 @@ class ImageDataModule(LightningDataModule):
         checked_samples: int | None = 16,
     ) -> None:
         super().__init__()
-        if root is None:
-            raise InputError("data.root is not set; add data.root=FOLDER")
         if batch_size < 1:
             raise InputError(f"data.batch_size must be at least 1: {batch_size}")
         self.root = str(files("r2r") / "assets" / "studio") if str(root) == "embedded" else str(root)
@@ -134,20 +129,12 @@ class ImageDataModule(LightningDataModule):
         self._consumed = 0
 
     def setup(self, stage: str | None = None) -> None:
-        """Find and check the data, once; rank 0 logs what was found."""
-        if self.train_samples or self.shards:
-            return
-        if self.streamed:
-            self._find_streams()
-        else:
-            train, val = find_samples(self.root, self.layout, self.captions, self.val_fraction)
-            self.train_samples = list(spread_domains(train, self.members))
-            self.val_samples = list(spread_domains(val, self.members))
-            TrainSampler(self.train_samples, self.batch_size, world_size=self._placement[1])
-        for sample in self._checked():
-            self.view(sample, None)
-        if self._placement[0] == 0:
-            log.info("data: %s", ", ".join(f"{name} {value}" for name, value in self.describe().items()))
+        """Find and check the data; a second call, when the ranks are known, checks the batches anew."""
+        if not (self.train_samples or self.shards):
+            self._find()
+            for sample in self._checked():
+                self.view(sample, None)
+        self._train_order()
 
     def describe(self) -> dict[str, Any]:
         """What a run would see: counts, image sizes (of the checked samples), epoch length in batches of one rank."""
@@ -173,6 +160,7 @@ class ImageDataModule(LightningDataModule):
         batch = list(islice(items, self.batch_size))
         names = [name for name in ("image", "rendered", "photo") if name in batch[0]]
         cells = [([to_pil(item[name]) for name in names], item["caption"]) for item in batch]
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         caption_grid(cells).save(path)
 
     def train_dataloader(self) -> TrainLoader:
@@ -202,7 +190,8 @@ class ImageDataModule(LightningDataModule):
         """Batches of one rank trained so far, as the trainer counts them; without a trainer, as last loaded."""
         if self.trainer is None:
             return self._consumed
-        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        return progress.total.processed  # pyright: ignore[reportAttributeAccessIssue]
 
     def state_dict(self) -> dict[str, int]:
         """Where the run stands; in a Lightning run the trainer's own counters are what resumes."""
@@ -221,28 +210,20 @@ class ImageDataModule(LightningDataModule):
         pin = torch.cuda.is_available()
         return {"batch_size": self.batch_size, "num_workers": self.num_workers, "pin_memory": pin}
 
+    def _find(self) -> None:
+        if self.streamed:
+            self.shards = {split: shard_addresses(self.root, split) for split in ("train", "val")}
+            return
+        train, val = find_samples(self.root, self.layout, self.captions, self.val_fraction)
+        self.train_samples = list(spread_domains(train, self.members))
+        self.val_samples = list(spread_domains(val, self.members))
+
     def _train_order(self) -> TrainSampler | TrainStream:
         rank, world_size = self._placement
-        if not self.streamed:
-            return TrainSampler(self.train_samples, self.batch_size, self.seed, rank, world_size)
-        epoch_batches = (self.epoch_samples or 0) // (self.batch_size * world_size)
-        source = Resampled(self.shards["train"], self.members, self.seed)
-        return TrainStream(source, self.view, self.batch_size, epoch_batches, rank, world_size)
-
-    def _find_streams(self) -> None:
-        world_size = self._placement[1]
-        if (self.epoch_samples or 0) < self.batch_size * world_size:
-            raise InputError(
-                f"data.epoch_samples={self.epoch_samples}: streamed shards need the length of an epoch, "
-                f"at least one batch on all ranks ({self.batch_size * world_size})"
-            )
-        shards = {split: shard_addresses(self.root, split) for split in ("train", "val")}
-        if len(shards["train"]) < world_size:
-            raise DataError(
-                f"more ranks than shards: {world_size} ranks, {len(shards['train'])} shards at {self.root}; "
-                "use fewer devices, more shards, or a local copy (which is split by sample)"
-            )
-        self.shards = shards
+        if self.streamed:
+            source = Resampled(self.shards["train"], self.members, self.seed)
+            return TrainStream(source, self.view, self.batch_size, self.epoch_samples, rank, world_size)
+        return TrainSampler(self.train_samples, self.batch_size, self.seed, rank, world_size)
 
     def _checked(self) -> list[Sample]:
         if self.streamed:

@@ -65,10 +65,18 @@ def shards(root: Path, split: str) -> list[Sample]:
 
 def folder(root: Path, split: str) -> list[Sample]:
     """Images of any folder; the key is the path relative to `root`."""
-    place = _split_folder(root, split)
-    if place is None:
-        return []
-    return [Sample(path.relative_to(root).as_posix(), _with_text(path)) for path in _images(place)]
+    if (root / "train").is_dir():
+        return image_samples(root / split, root) if (root / split).is_dir() else []
+    return image_samples(root, root) if split == "train" else []
+
+
+def image_samples(place: Path, root: Path) -> list[Sample]:
+    """Images below `place` with their `.txt` files, keyed by path relative to `root`. Raises: DataError for none."""
+    try:
+        paths = list_images(place)
+    except InputError as error:
+        raise DataError(str(error)) from error
+    return [Sample(path.relative_to(root).as_posix(), _with_text(path)) for path in paths]
 
 
 def synfashion(root: Path, split: str) -> list[Sample]:
@@ -100,24 +108,11 @@ LAYOUTS: dict[str, Callable[[Path, str], list[Sample]]] = {
 }
 
 
-def _split_folder(root: Path, split: str) -> Path | None:
-    if (root / "train").is_dir():
-        return root / split if (root / split).is_dir() else None
-    return root if split == "train" else None
-
-
 def _captions(root: Path, captions: str | Path | None) -> dict[str, str]:
     words = read_captions(root, captions)
     for split in ("train", "val"):
         words |= {f"{split}/{key}": caption for key, caption in read_captions(root / split).items()}
     return words
-
-
-def _images(place: Path) -> list[Path]:
-    try:
-        return list_images(place)
-    except InputError as error:
-        raise DataError(f"{error}; set data.root to a folder of images") from error
 
 
 def _with_text(path: Path) -> dict[str, Part]:

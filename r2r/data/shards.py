@@ -41,7 +41,7 @@ def _index_shard(shard: str) -> list[Sample]:
         with tarfile.open(shard, "r:") as tar:
             for member in tar:
                 key, suffix = base_plus_ext(member.name)
-                if member.isreg() and key is not None:
+                if member.isreg() and key and suffix:
                     part = ShardPart(shard, member.name, member.offset_data, member.size)
                     samples.setdefault(key, {})[suffix.lower()] = part
     except (tarfile.TarError, OSError) as error:

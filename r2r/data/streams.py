@@ -10,12 +10,15 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-import webdataset as wds
 from torch.utils.data import IterableDataset, get_worker_info
+from webdataset.filters import shuffle
+from webdataset.pipeline import DataPipeline
+from webdataset.shardlists import ResampledShards, SimpleShardList
 from webdataset.tariterators import tarfile_to_samples
 
 from r2r.data.samples import LoadedPart, Sample, spread_domains
 from r2r.data.views import View
+from r2r.errors import DataError, InputError
 
 
 @dataclass(frozen=True)
@@ -30,14 +33,14 @@ class Resampled:
     def __call__(self, lane: tuple[int, ...]) -> Iterator[Sample]:
         """Endless samples."""
         number = random.Random(f"{self.seed}:{lane}").getrandbits(31)
-        shards = wds.ResampledShards(list(self.shards), seed=number, worker_seed=lambda: 0, deterministic=True)
+        shards = ResampledShards(list(self.shards), seed=number, worker_seed=lambda: 0, deterministic=True)
         samples = spread_domains(_samples(shards), self.members)
-        return wds.shuffle(self.buffer, initial=self.buffer, rng=random.Random(number))(samples)
+        return shuffle(self.buffer, initial=self.buffer, rng=random.Random(number))(samples)
 
 
 def in_order(shards: Sequence[str]) -> Iterator[Sample]:
     """Every sample of the shards once."""
-    return _samples(wds.SimpleShardList(list(shards)))
+    return _samples(SimpleShardList(list(shards)))
 
 
 def first_sample(shards: Sequence[str]) -> Sample:
@@ -48,8 +51,8 @@ def first_sample(shards: Sequence[str]) -> Sample:
         raise DataError(f"cannot stream {shards[0]} ({error!r}); check data.root") from error
 
 
-def _samples(shards: IterableDataset[dict[str, str]]) -> Iterator[Sample]:
-    for raw in wds.DataPipeline(shards, tarfile_to_samples()):
+def _samples(shards: Any) -> Iterator[Sample]:
+    for raw in DataPipeline(shards, tarfile_to_samples()):
         key, url = raw["__key__"], raw["__url__"]
         parts = {name: LoadedPart(f"{key}.{name} in {url}", raw[name]) for name in raw if not name.startswith("__")}
         yield Sample(key, parts)
@@ -60,6 +63,8 @@ class TrainStream(IterableDataset[dict[str, Any]]):
 
     Batch k comes from lane `(k mod epoch) mod num_workers` of epoch `k // epoch`, whichever process reads it: with the
     same `num_workers` a resumed run equals a straight one, after skipping at most one epoch of undecoded samples.
+    An epoch has `epoch_samples // (batch_size x world_size)` batches.
+    Raises: DataError when there are more ranks than shards; InputError when an epoch holds no batch.
     """
 
     def __init__(
@@ -67,12 +72,22 @@ class TrainStream(IterableDataset[dict[str, Any]]):
         source: Resampled,
         view: View,
         batch_size: int,
-        epoch_batches: int,
+        epoch_samples: int | None,
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
+        if len(source.shards) < world_size:
+            raise DataError(
+                f"more ranks than shards: {world_size} ranks, {len(source.shards)} shards ({source.shards[0]} ...); "
+                "use fewer devices, more shards, or a local copy, which is split by sample"
+            )
+        if (epoch_samples or 0) < batch_size * world_size:
+            raise InputError(
+                f"data.epoch_samples={epoch_samples}: streamed shards have no length, so say how many samples make an "
+                f"epoch, at least {batch_size * world_size} (one batch on all ranks)"
+            )
         self.source, self.view = source, view
-        self.batch_size, self.epoch_batches = batch_size, epoch_batches
+        self.batch_size, self.epoch_batches = batch_size, (epoch_samples or 0) // (batch_size * world_size)
         self.rank, self.world_size = rank, world_size
         self.start = 0
 

@@ -35,8 +35,10 @@ def labelled_foreground(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Square training view: short side to `resolution` (Lanczos), centre crop, then a mirror image half of the time
-    when `horizontal_flip` (off where lettering must stay readable)."""
+    """Square training view: short side to `resolution` (Lanczos), centre crop.
+
+    With `horizontal_flip` half of the training views are mirrored (not where lettering must stay readable).
+    """
 
     resolution: int
     horizontal_flip: bool = False
@@ -106,7 +108,10 @@ class PairView:
 
 
 def only_image(sample: Sample) -> str:
-    """Name of the sample's image: "image" for files, else the one member that is an image. Raises: DataError when there are none or several."""
+    """Name of the sample's image: "image" for files, else the one member that is an image.
+
+    Raises: DataError when there are none or several.
+    """
     if "image" in sample.parts:
         return "image"
     images = [name for name in sample.parts if f".{name}".endswith(EXTENSIONS)]
