@@ -23,8 +23,13 @@ CONF = next(folder for folder in (_HERE / "conf", _HERE.parent / "conf") if fold
 def verb(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
     """Make `main(cfg)` the command `python -m r2r.<name>`, configured by `conf/<name>.yaml`.
 
+    A verb whose `model=` is a plain value has a folder of its own, `conf/<name>/<name>.yaml`: beside the group
+    `conf/model/` Hydra would take the value for the name of a file.
+
     `InputError` (also inside an instantiation) ends the process with its message alone and its exit code.
     """
+
+    folder = CONF / name if (CONF / name).is_dir() else CONF
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         @wraps(task)
@@ -39,7 +44,7 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], Non
                     raise
                 fail(cause)
 
-        return hydra.main(version_base="1.3", config_path=str(CONF), config_name=name)(guarded)
+        return hydra.main(version_base="1.3", config_path=str(folder), config_name=name)(guarded)
 
     return decorate
 

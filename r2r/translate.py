@@ -103,6 +103,7 @@ def _run(pipe: "RenderedToReal", todo: dict[Path, Path], cfg: DictConfig, settin
             for target, result in zip(targets, results, strict=True):
                 _save(result, target)
             progress.update(task, advance=len(images))
+        progress.update(task, completed=len(todo))
     return broken
 
 
