@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import MISSING, fields
+from typing import Any
 
 from r2r.errors import InputError
 from r2r.studio.shards import StudioSettings, write_shards
@@ -20,8 +21,9 @@ EXPLAINED = {
 """What every override means, in the order of `--help`."""
 
 
-def main(arguments: list[str]) -> int:
-    """Run the command line; returns the exit code."""
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line, by default this process's own; returns the exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     if {"--help", "-h"} & set(arguments):
         print(usage())
         return 0
@@ -31,6 +33,9 @@ def main(arguments: list[str]) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; the same command continues where it was", file=sys.stderr)
+        return 130
     print(f"{settings.num_scenes} scenes in {len(paths)} shards in {settings.output}")
     return 0
 
@@ -38,14 +43,14 @@ def main(arguments: list[str]) -> int:
 def usage() -> str:
     """The text of `--help`."""
     defaults = {field.name: field.default for field in fields(StudioSettings) if field.default is not MISSING}
-    lines = [f"  {key}={defaults.get(key, '...')!s:<8} {text}" for key, text in EXPLAINED.items()]
+    lines = [f"  {key + '=' + str(defaults.get(key, '...')):<22} {text}" for key, text in EXPLAINED.items()]
     return "\n".join(["usage: python -m r2r.studio output=DIR [key=value ...]", "", *lines])
 
 
 def parse_overrides(arguments: list[str]) -> tuple[StudioSettings, int]:
     """Settings and worker count from `key=value` words; raises InputError on an unknown key or a bad value."""
-    types = {field.name: field.type for field in fields(StudioSettings)} | {"workers": int}
-    values: dict[str, object] = {}
+    types: dict[str, Any] = {field.name: field.type for field in fields(StudioSettings)} | {"workers": int}
+    values: dict[str, Any] = {}
     for argument in arguments:
         key, separator, text = argument.partition("=")
         if not separator or key not in types:
@@ -65,4 +70,4 @@ def _parse(key: str, text: str, kind: type) -> object:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

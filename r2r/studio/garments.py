@@ -1,12 +1,14 @@
 """Procedural garments as lofted meshes (numpy only): tops, trousers, skirts and dresses, about life-size in metres."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from r2r.studio.surfaces import Folds, Grid, Part, Tube, ball, curve, ramp
+from r2r.studio.surfaces import Folds, Grid, Part, Tube, ball, curve, grid_part, ramp
 
 FRONT = np.pi / 2
+TURN = (0.0, 2 * np.pi)
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ def _top(shape: GarmentShape, rng: np.random.Generator) -> list[Part]:
     for middle, low in ((FRONT, 0.968), (-FRONT, 0.975)):
         parts.append(torso.patch((middle - half, middle + half), (low, 1.0), 0.003, size=(5, 64)))
     if shape.category == "dress":
-        parts.append(torso.patch((0, 2 * np.pi), (0.55, 0.58), 0.004, size=(6, 96)))
+        parts.append(torso.patch(TURN, (0.55, 0.58), 0.004, size=(6, 96)))
     else:
-        parts += [sleeve.patch((0, 2 * np.pi), (0.0, 0.05), 0.003, size=(4, 48)) for sleeve in sleeves]
+        parts += [sleeve.patch(TURN, (0.0, 0.05), 0.003, size=(4, 48)) for sleeve in sleeves]
     return parts
 
 
@@ -134,7 +136,7 @@ def _shirt_details(torso: Tube, sleeves: list[Tube]) -> list[Part]:
         point = torso.points(np.array([[FRONT]]), np.array([[t]]), 0.007)[0][0, 0]
         buttons.append(ball((point[0], point[1], point[2]), (0.0075, 0.0075, 0.004)))
     pocket = torso.patch((1.02, 1.32), (0.64, 0.8), 0.004, "fabric", (12, 12))
-    cuffs = [sleeve.patch((0, 2 * np.pi), (0.0, 0.1), 0.004, "fabric", (6, 48)) for sleeve in sleeves]
+    cuffs = [sleeve.patch(TURN, (0.0, 0.1), 0.004, "fabric", (6, 48)) for sleeve in sleeves]
     return [placket, *buttons, pocket, *cuffs, *_collar(torso)]
 
 
@@ -152,6 +154,7 @@ def _collar(torso: Tube) -> list[Part]:
 
 
 def _leaf(rim: Grid, back: bool) -> Part:
+    """One piece of collar along the points `rim` (n x 3) of the neck edge: the stand behind, or a folded front."""
     rim = rim[np.argsort(rim[:, 0])]
     t = np.linspace(0, 1, 7)[:, None]
     middle = 1 - (rim[:, :1] / np.abs(rim[:, 0]).max()) ** 2
@@ -160,19 +163,20 @@ def _leaf(rim: Grid, back: bool) -> Part:
         rows = rim[None] + t[..., None] * (upper - rim)[None]
     else:
         near = 1 - np.abs(rim[:, :1]) / np.abs(rim[:, 0]).max()
-        fall = np.concatenate([np.sign(rim.mean(0)[0]) * (0.028 + 0.022 * near), -0.05 - 0.02 * near, 0.022 + 0 * near], 1)
+        fall = np.concatenate(
+            [np.sign(rim.mean(0)[0]) * (0.028 + 0.022 * near), -0.05 - 0.02 * near, 0.022 + 0 * near], 1
+        )
         rows = upper[None] + t[..., None] * fall[None] + np.array([0, 0, 0.02]) * np.sin(np.pi * t)[..., None]
         rows = rows + np.array([0, 0, 0.006])
-    from r2r.studio.surfaces import _grid_part
-
-    return _grid_part(rows, rows[..., 0] * 1.1, rows[..., 1] * 0.0 + 0.3 - t * 0.05, closed=False, material="fabric")
+    y = np.broadcast_to(0.3 - 0.05 * t, rows.shape[:2])
+    return grid_part(rows, rows[..., 0] * 1.1, y, closed=False, material="fabric")
 
 
 def _legs(shape: GarmentShape, rng: np.random.Generator) -> list[Part]:
     tubes = [_leg(shape, rng, side) for side in (-1, 1)]
     band = 1 - 0.04 / shape.length
     parts = [tube.mesh(110, 72) for tube in tubes]
-    parts += [tube.patch((0, 2 * np.pi), (band, 1.0), 0.004, "trim", (5, 72)) for tube in tubes]
+    parts += [tube.patch(TURN, (band, 1.0), 0.004, "trim", (5, 72)) for tube in tubes]
     point = tubes[1].points(np.array([[np.pi - 0.12]]), np.array([[(1 + band) / 2]]), 0.008)[0][0, 0]
     return [*parts, ball((0.012, point[1], point[2]), (0.009, 0.009, 0.004))]
 
@@ -223,7 +227,7 @@ def _skirt(shape: GarmentShape, rng: np.random.Generator) -> list[Part]:
 
     folds = _folds(rng, 8, (0.0, -0.1), (0.2, shape.length * 0.4), (np.pi / 2, 0.2), shape)
     tube = Tube(place, cloth, folds, _pleats(shape, rng, 0.95))
-    band = tube.patch((0, 2 * np.pi), (1 - 0.04 / shape.length, 1.0), 0.004, "trim", (6, 96))
+    band = tube.patch(TURN, (1 - 0.04 / shape.length, 1.0), 0.004, "trim", (6, 96))
     return [tube.mesh(72, 160), band]
 
 
@@ -238,7 +242,7 @@ def _flat(angle: Grid, t: Grid) -> Grid:
     return np.zeros_like(angle + t)
 
 
-def _pleats(shape: GarmentShape, rng: np.random.Generator, end: float):  # noqa: ANN202
+def _pleats(shape: GarmentShape, rng: np.random.Generator, end: float) -> Callable[[Grid, Grid], Grid]:
     phase, second = rng.uniform(0, 2 * np.pi, 2)
     count = shape.pleats
 

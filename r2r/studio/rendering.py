@@ -47,12 +47,12 @@ def render_pair(scene: Scene, resolution: int = 128, spp: int = PHOTO_SPP) -> di
 
     `spp` are the photo's samples per pixel. Raises InputError when Mitsuba is not installed.
     """
-    stage = _stage(scene)
+    stage = build_stage(scene)
     colour, height = draw_texture(scene.texture)
-    draft = _render(stage.draft(colour), resolution, DRAFT_SPP, 0)
+    draft = trace(stage.draft(colour), resolution, DRAFT_SPP, 0)
     coverage = np.clip(draft[..., 3:4], 0, 1)
     flat = np.clip(draft[..., :3], 0, 1) + (1 - coverage) * BACKDROP_GREY**2.2
-    film = _render(stage.photo(colour, height), resolution, spp, scene.lens.seed)
+    film = trace(stage.photo(colour, height), resolution, spp, scene.lens.seed)
     mask = coverage[..., 0] > 0.5
     photo = develop(film[..., :3], mask, scene.lens, stage.backdrop_brightness)
     return {
@@ -91,7 +91,9 @@ class Stage:
         """Hard key light and headlight on plain diffuse cloth; nothing behind."""
         mi = load_mitsuba()
         cloth = {"type": "diffuse", "reflectance": _bitmap(colour)}
-        solids = {name: {"type": "diffuse", "reflectance": _rgb(value)} for name, value in self._solid_colours().items()}
+        solids = {
+            name: {"type": "diffuse", "reflectance": _rgb(value)} for name, value in self._solid_colours().items()
+        }
         towards = self._light_direction()
         return {
             "type": "scene",
@@ -104,16 +106,15 @@ class Stage:
 
     def photo(self, colour: Pixels, height: Float[np.ndarray, "h w"]) -> dict[str, Any]:
         """A soft window and room light, wrinkled rough cloth with sheen, and a room behind, through a real lens."""
-        mi, scene, light = load_mitsuba(), self.scene, self.scene.light
-        towards = self._light_direction()
+        mi, light = load_mitsuba(), self.scene.light
         place = mi.ScalarTransform4f
-        target = [0.0, 0.0, 0.0]
-        window = place().look_at(list(towards * light.distance), target, [0, 1, 0]) @ place().scale(light.size / 2)
+        origin = list(self._light_direction() * light.distance)
+        window = place().look_at(origin, [0.0, 0.0, 0.0], [0, 1, 0]) @ place().scale(light.size / 2)
         power = 11.0 / light.size**2 * light.distance**2 / 4
         return {
             "type": "scene",
             "integrator": {"type": "path", "max_depth": 4, "hide_emitters": True},
-            "sensor": self._sensor(scene.lens.aperture),
+            "sensor": self._sensor(self.scene.lens.aperture),
             "window": {
                 "type": "rectangle",
                 "to_world": window,
@@ -131,22 +132,11 @@ class Stage:
         relief = crease * scene.wrinkle + knit * 0.004
         bump = {"type": "bumpmap", "map": _bitmap(relief[..., None], raw=True)}
         colours = {"fabric": _bitmap(colour)} | {k: _rgb(v) for k, v in self._solid_colours().items()}
-        materials = {
-            name: {
-                "type": "twosided",
-                "bsdf": bump | {"bsdf": {
-                    "type": "principled",
-                    "base_color": value,
-                    "roughness": scene.roughness,
-                    "specular": 0.3,
-                    "sheen": scene.sheen,
-                    "sheen_tint": 0.4,
-                }},
-            }
-            for name, value in colours.items()
-        }  # fmt: skip
+        cloth = {"type": "principled", "roughness": scene.roughness, "specular": 0.3}
+        cloth |= {"sheen": scene.sheen, "sheen_tint": 0.4}
+        materials = {name: bump | {"bsdf": cloth | {"base_color": value}} for name, value in colours.items()}
         shiny = {"type": "principled", "base_color": colours["button"], "roughness": 0.25, "specular": 0.5}
-        return materials | {"button": {"type": "twosided", "bsdf": shiny}}
+        return materials | {"button": shiny}
 
     def _walls(self, mi: Any) -> dict[str, Any]:
         """The backdrop, 2.4 frames wide, and a floor below the garment when the room has one."""
@@ -165,7 +155,9 @@ class Stage:
             low = float(min(part.vertices[:, 1].min() for part in self.parts)) - 0.02
             walls["floor"] = {
                 "type": "rectangle",
-                "to_world": place().translate([0, low, depth + half]) @ place().rotate([1, 0, 0], -90) @ place().scale(half),
+                "to_world": place().translate([0, low, depth + half])
+                @ place().rotate([1, 0, 0], -90)
+                @ place().scale(half),
                 "bsdf": {"type": "principled", "base_color": _rgb(self.scene.room.floor), "roughness": 0.4},
             }
         return walls
@@ -187,11 +179,11 @@ class Stage:
         return {"type": "thinlens" if aperture else "perspective", "fov": float(fov), "to_world": pose, **lens}
 
     def _meshes(self, mi: Any, materials: dict[str, Any]) -> dict[str, Any]:
-        built = {name: mi.load_dict({"type": "twosided", "b": m} if m["type"] == "diffuse" else m) for name, m in materials.items()}
+        built = {name: mi.load_dict({"type": "twosided", "bsdf": material}) for name, material in materials.items()}
         return {f"part_{i}": _mesh(mi, f"part_{i}", part, built[part.material]) for i, part in enumerate(self.parts)}
 
 
-def _stage(scene: Scene) -> Stage:
+def build_stage(scene: Scene) -> Stage:
     """Turn the garment as the view asks and measure the frame that holds it."""
     turn = _rotation(scene.view.pitch, scene.view.yaw, scene.view.roll)
     squash = np.array([1.0, 1.0, 0.6 if scene.room.gap < 0.02 else 1.0])
@@ -229,7 +221,8 @@ def _mesh(mi: Any, name: str, part: Part, material: Any) -> Any:
     return mesh
 
 
-def _render(description: dict[str, Any], resolution: int, spp: int, seed: int) -> Pixels:
+def trace(description: dict[str, Any], resolution: int, spp: int, seed: int) -> Pixels:
+    """Linear RGB and coverage of a Mitsuba scene description, (resolution, resolution, 4)."""
     mi = load_mitsuba()
     film = {"type": "hdrfilm", "width": resolution, "height": resolution, "pixel_format": "rgba"}
     film |= {"rfilter": {"type": "gaussian", "stddev": 0.45}}

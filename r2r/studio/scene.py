@@ -143,7 +143,7 @@ def _shape(rng: np.random.Generator, category: str) -> GarmentShape:
         fit=_uniform(rng, 0.88, 1.15),
         length=_uniform(rng, *lengths[category]),
         sleeve_length=sleeve,
-        sleeve_angle=_uniform(rng, 14, 34) if sleeve > 0.4 else _uniform(rng, 30, 58),
+        sleeve_angle=_uniform(rng, 14.0, 34.0) if sleeve > 0.4 else _uniform(rng, 30.0, 58.0),
         neck_depth=0.05 if shirt else _uniform(rng, 0.065, 0.15),
         neck_width=0.07 if shirt else _uniform(rng, 0.08, 0.115),
         neck_sharpness=2.0 if shirt else float(rng.choice([1.0, 2.2, 2.8])),
@@ -195,7 +195,7 @@ def _caption(category: str, kind: str, names: list[str], shape: GarmentShape) ->
 def _view(rng: np.random.Generator) -> View:
     return View(
         yaw=round(float(np.clip(rng.normal(0, 13), -28, 28)), 3),
-        pitch=_uniform(rng, -5, 5),
+        pitch=_uniform(rng, -5.0, 5.0),
         roll=round(float(rng.normal(0, 2.5)), 3),
         fill=_uniform(rng, 0.8, 0.92),
         shift_x=_uniform(rng, -0.02, 0.02),
@@ -206,13 +206,13 @@ def _view(rng: np.random.Generator) -> View:
 def _light(rng: np.random.Generator) -> Light:
     warm = bool(rng.random() < 0.5)
     return Light(
-        azimuth=_uniform(rng, 18, 62) * float(rng.choice([-1, 1])),
-        elevation=_uniform(rng, 22, 58),
+        azimuth=_uniform(rng, 18.0, 62.0) * float(rng.choice([-1, 1])),
+        elevation=_uniform(rng, 22.0, 58.0),
         size=_uniform(rng, 0.5, 1.3),
         distance=_uniform(rng, 1.8, 2.6),
-        kelvin=_uniform(rng, 3600, 4800) if warm else _uniform(rng, 5600, 7400),
+        kelvin=_uniform(rng, 3600.0, 4800.0) if warm else _uniform(rng, 5600.0, 7400.0),
         fill=_uniform(rng, 0.1, 0.24),
-        fill_kelvin=_uniform(rng, 5800, 8000) if warm else _uniform(rng, 3800, 5200),
+        fill_kelvin=_uniform(rng, 5800.0, 8000.0) if warm else _uniform(rng, 3800.0, 5200.0),
     )
 
 

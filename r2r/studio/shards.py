@@ -4,7 +4,7 @@ import io
 import json
 import multiprocessing
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
@@ -79,9 +79,9 @@ def write_shards(settings: StudioSettings, workers: int = 1) -> list[Path]:
     jobs = [(settings, index) for shard in missing for index in shard.indices]
     with _progress() as progress:
         task = progress.add_task("scenes", total=settings.num_scenes, completed=settings.num_scenes - len(jobs))
-        samples = iter(progress.track(_render_all(jobs, workers), task_id=task))
+        samples = _render_all(jobs, workers)
         for shard in missing:
-            _write_shard(output / shard.name, islice(samples, len(shard.indices)))
+            _write_shard(output / shard.name, islice(samples, len(shard.indices)), lambda: progress.advance(task))
     return [output / shard.name for shard in shards]
 
 
@@ -94,8 +94,11 @@ def _claim(output: Path, settings: StudioSettings) -> Path:
         _refuse_other_settings(json.loads(file.read_text()), settings, output)
     elif output.exists() and any(output.iterdir()):
         raise InputError(f"output={output} holds files that are not from the studio; give an empty or a new folder")
-    output.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(settings.record(), indent=2) + "\n")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(settings.record(), indent=2) + "\n")
+    except OSError as error:
+        raise InputError(f"output={output} cannot be written ({error.strerror}); give another folder") from error
     return output
 
 
@@ -138,7 +141,7 @@ def _png(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def _write_shard(path: Path, samples: Iterable[dict[str, bytes]]) -> None:
+def _write_shard(path: Path, samples: Iterable[dict[str, bytes]], advance: Callable[[], None]) -> None:
     """Write under a temporary name and rename, so that a shard with its final name is whole."""
     unfinished = path.with_suffix(".tar.unfinished")
     with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as tar:
@@ -147,4 +150,5 @@ def _write_shard(path: Path, samples: Iterable[dict[str, bytes]]) -> None:
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
+            advance()
     unfinished.replace(path)

@@ -87,7 +87,7 @@ class Tube:
         """The whole tube as a mesh that closes around (its two ends stay open)."""
         angle = np.linspace(0, 2 * np.pi, cols, endpoint=False)
         grid = np.broadcast_arrays(angle[None, :], np.linspace(0, 1, rows)[:, None])
-        return _grid_part(*self.points(grid[0], grid[1]), closed=True, material="fabric")
+        return grid_part(*self.points(grid[0], grid[1]), closed=True, material="fabric")
 
     def patch(
         self,
@@ -99,13 +99,14 @@ class Tube:
     ) -> Part:
         """A lifted piece of the surface: a band (`angles` a full turn), placket, pocket or hem."""
         rows, cols = size
-        closed = abs(angles[1] - angles[0]) > 6.28
+        closed = bool(abs(angles[1] - angles[0]) > 6.28)
         angle = np.linspace(*angles, cols, endpoint=not closed)[None, :]
         grid_angle, grid_t = np.broadcast_arrays(angle, np.linspace(*heights, rows)[:, None])
-        return _grid_part(*self.points(grid_angle, grid_t, lift), closed=closed, material=material)
+        return grid_part(*self.points(grid_angle, grid_t, lift), closed=closed, material=material)
 
 
-def _grid_part(points: Float[np.ndarray, "rows cols 3"], x: Grid, y: Grid, closed: bool, material: str) -> Part:
+def grid_part(points: Float[np.ndarray, "rows cols 3"], x: Grid, y: Grid, closed: bool, material: str) -> Part:
+    """Triangles between neighbouring grid points; (x, y) are their cloth coordinates in metres."""
     rows, cols = x.shape
     index = np.arange(rows * cols).reshape(rows, cols)
     right = np.roll(index, -1, axis=1) if closed else index[:, 1:]
@@ -123,7 +124,7 @@ def ball(centre: tuple[float, float, float], radius: tuple[float, float, float],
     unit = np.stack([np.sin(polar) * np.cos(angle), -np.cos(polar), -np.sin(polar) * np.sin(angle)], -1)
     points = unit * np.array(radius) + np.array(centre)
     zero = np.zeros((rows, cols))
-    return _grid_part(points, zero, zero, closed=True, material=material)
+    return grid_part(points, zero, zero, closed=True, material=material)
 
 
 def ramp(t: Grid, low: float, high: float) -> Grid:
@@ -134,7 +135,6 @@ def ramp(t: Grid, low: float, high: float) -> Grid:
 
 def curve(t: Grid, knots: list[float], values: list[float]) -> Grid:
     """A smooth monotone-per-piece curve through (knots, values)."""
-    t = np.asarray(t)
     result = np.full(t.shape, values[0], dtype=np.float64)
     for low, high, before, after in zip(knots, knots[1:], values, values[1:], strict=False):
         result += (after - before) * ramp(t, low, high)

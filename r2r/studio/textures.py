@@ -3,6 +3,7 @@
 Row 0 is the top of the atlas; one image covers `ATLAS_METRES` x `ATLAS_METRES`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -156,11 +157,18 @@ def _print(recipe: TextureRecipe, x: Plane, y: Plane, rng: np.random.Generator) 
     steps = np.arange(-0.5 * ATLAS_METRES, 0.5 * ATLAS_METRES, spacing)
     for i, cy in enumerate(steps):
         for cx in steps + (i % 2) * spacing / 2:
-            _stamp(colour, recipe, motif, (cx, cy), spacing, rng)
+            _stamp(colour, recipe, motif, (float(cx), float(cy)), spacing, rng)
     return colour, np.zeros_like(x)
 
 
-def _stamp(colour: Picture, recipe: TextureRecipe, motif, centre, spacing: float, rng: np.random.Generator) -> None:  # noqa: ANN001
+def _stamp(
+    colour: Picture,
+    recipe: TextureRecipe,
+    motif: Callable[[Plane, Plane], Plane],
+    centre: tuple[float, float],
+    spacing: float,
+    rng: np.random.Generator,
+) -> None:
     """Draw one turned, jittered motif into `colour`, touching only the texels around it."""
     pixels = len(colour)
     cx, cy = np.array(centre) + rng.normal(0, 0.12, 2) * spacing
