@@ -186,7 +186,7 @@ def _caption(category: str, kind: str, names: list[str], shape: GarmentShape) ->
         "stripes": f"{first} and {second} striped {noun}",
         "plaid": f"{first} and {second} plaid {noun}",
         "dots": f"{first} {noun} with {second} dots",
-        "print": f"{first} {noun} with a {second} print",
+        "print": f"{first} {noun} with {second} print",
         "lettering": f"{first} {noun} with {second} lettering",
         "knit": f"{first} knit {noun}",
     }[kind]
