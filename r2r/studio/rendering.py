@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from PIL import Image
 
 from r2r.errors import InputError
@@ -58,12 +58,8 @@ def render_pair(scene: Scene, resolution: int = 128, spp: int = PHOTO_SPP) -> di
     return {
         "rendered": _picture(np.clip(flat, 0, 1) ** (1 / 2.2)),
         "photo": _picture(photo),
-        "garment_mask": Image.fromarray(_as_bytes(mask)),
+        "garment_mask": Image.fromarray(np.where(mask, 255, 0).astype(np.uint8)),
     }
-
-
-def _as_bytes(mask: Bool[np.ndarray, "h w"]) -> np.ndarray:
-    return np.where(mask, 255, 0).astype(np.uint8)
 
 
 def _picture(values: Pixels) -> Image.Image:
@@ -72,7 +68,10 @@ def _picture(values: Pixels) -> Image.Image:
 
 @dataclass(frozen=True)
 class Stage:
-    """Placed meshes and the Mitsuba descriptions built from them; `frame` is the picture's side in metres."""
+    """Placed meshes and the Mitsuba descriptions built from them; the three lengths are metres.
+
+    `frame` is the picture's side at the garment, `back` and `front` the garment's extent in depth.
+    """
 
     scene: Scene
     parts: list[Part]
@@ -91,16 +90,17 @@ class Stage:
         """Hard key light and headlight on plain diffuse cloth; nothing behind."""
         mi = load_mitsuba()
         cloth = {"type": "diffuse", "reflectance": _bitmap(colour)}
-        solids = {
-            name: {"type": "diffuse", "reflectance": _rgb(value)} for name, value in self._solid_colours().items()
-        }
-        towards = self._light_direction()
+        solids = {name: {"type": "diffuse", "reflectance": value} for name, value in self._solid_colours().items()}
         return {
             "type": "scene",
             "integrator": {"type": "direct", "emitter_samples": 1, "bsdf_samples": 0, "hide_emitters": True},
             "sensor": self._sensor(aperture=0.0),
-            "key": {"type": "directional", "direction": list(-towards), "irradiance": _light_rgb(1.9)},
-            "head": {"type": "directional", "direction": [0.0, -0.15, -1.0], "irradiance": _light_rgb(1.25)},
+            "key": {
+                "type": "directional",
+                "direction": list(-self._light_direction()),
+                "irradiance": _spectrum(np.full(3, 1.9)),
+            },
+            "head": {"type": "directional", "direction": [0.0, -0.15, -1.0], "irradiance": _spectrum(np.full(3, 1.25))},
             **self._meshes(mi, {"fabric": cloth, **solids}),
         }
 
@@ -131,7 +131,7 @@ class Stage:
         knit = np.asarray(Image.fromarray(height.astype(np.float32)).resize(crease.shape, Image.Resampling.BOX))
         relief = crease * scene.wrinkle + knit * 0.004
         bump = {"type": "bumpmap", "map": _bitmap(relief[..., None], raw=True)}
-        colours = {"fabric": _bitmap(colour)} | {k: _rgb(v) for k, v in self._solid_colours().items()}
+        colours = {"fabric": _bitmap(colour)} | self._solid_colours()
         cloth = {"type": "principled", "roughness": scene.roughness, "specular": 0.3}
         cloth |= {"sheen": scene.sheen, "sheen_tint": 0.4}
         materials = {name: bump | {"bsdf": cloth | {"base_color": value}} for name, value in colours.items()}
@@ -153,17 +153,16 @@ class Stage:
         }
         if self.scene.room.floor is not None:
             low = float(min(part.vertices[:, 1].min() for part in self.parts)) - 0.02
+            lying = place().rotate([1, 0, 0], -90)
             walls["floor"] = {
                 "type": "rectangle",
-                "to_world": place().translate([0, low, depth + half])
-                @ place().rotate([1, 0, 0], -90)
-                @ place().scale(half),
+                "to_world": place().translate([0, low, depth + half]) @ lying @ place().scale(half),
                 "bsdf": {"type": "principled", "base_color": _rgb(self.scene.room.floor), "roughness": 0.4},
             }
         return walls
 
-    def _solid_colours(self) -> dict[str, tuple[float, float, float]]:
-        return {"trim": self.scene.trim, "button": self.scene.button}
+    def _solid_colours(self) -> dict[str, dict[str, Any]]:
+        return {"trim": _rgb(self.scene.trim), "button": _rgb(self.scene.button)}
 
     def _light_direction(self) -> Float[np.ndarray, "3"]:
         azimuth, elevation = np.deg2rad([self.scene.light.azimuth, self.scene.light.elevation])
@@ -238,10 +237,6 @@ def _bitmap(values: Pixels, raw: bool = False) -> dict[str, Any]:
 
 def _rgb(colour: tuple[float, float, float]) -> dict[str, Any]:
     return _spectrum(np.array(colour) ** 2.2)
-
-
-def _light_rgb(power: float) -> dict[str, Any]:
-    return _spectrum(np.full(3, power))
 
 
 def _spectrum(values: Float[np.ndarray, "3"]) -> dict[str, Any]:

@@ -11,7 +11,6 @@ from r2r.studio.textures import TEXTURES, WORDS, Colour, TextureRecipe
 
 CATEGORIES = ("t-shirt", "shirt", "trousers", "skirt", "dress", "shorts")
 CATEGORY_ODDS = (0.26, 0.18, 0.16, 0.13, 0.2, 0.07)
-BACKDROPS = ("wall", "wood", "sheet", "rug")
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,7 @@ class Light:
 
 @dataclass(frozen=True)
 class Room:
-    """What is behind the garment in the photo; `gap` is its distance in metres; `floor` below it or none."""
+    """What is behind the garment in the photo; `gap` is its distance in metres; `floor` its colour or none."""
 
     backdrop: str
     colour: Colour
@@ -52,7 +51,7 @@ class Room:
 
 @dataclass(frozen=True)
 class Lens:
-    """How the photo is taken: aperture radius in metres, exposure in stops, vignette, noise in display units."""
+    """How the photo is taken: aperture radius in frames, exposure in stops, vignette, noise in display units."""
 
     aperture: float
     exposure: float
