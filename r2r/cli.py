@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import MissingMandatoryValue
@@ -65,8 +66,13 @@ def fail(error: InputError) -> None:
 
 def compose(name: str, overrides: list[str]) -> DictConfig:
     """The config a verb would get from these overrides; for verbs that run other verbs."""
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(name, overrides)
+    running = GlobalHydra.instance().hydra  # the verb's own, when a verb composes for another
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra.compose(name, overrides)
+    finally:
+        GlobalHydra.instance().hydra = running
 
 
 def fix_output_dir(cfg: DictConfig) -> Path:
