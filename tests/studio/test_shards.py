@@ -14,7 +14,7 @@ from r2r.errors import InputError
 from r2r.studio.__main__ import main, parse_overrides
 from r2r.studio.shards import StudioSettings, plan_shards, write_shards
 
-TINY = {"num_scenes": 3, "seed": 4, "resolution": 24, "scenes_per_shard": 1, "val_fraction": 0.34, "spp": 1}
+TINY = {"num_scenes": 2, "seed": 4, "resolution": 24, "scenes_per_shard": 1, "val_fraction": 0.5, "spp": 1}
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_resumed_and_parallel_runs_write_the_same_bytes(studio: None, tmp_path: 
     expected = {path.name: path.read_bytes() for path in straight}
     broken = StudioSettings(str(tmp_path / "b"), **TINY)
     write_shards(broken, workers=2)
-    (tmp_path / "b" / "train-0001.tar").rename(tmp_path / "b" / "train-0001.tar.unfinished")
+    (tmp_path / "b" / "val-0000.tar").rename(tmp_path / "b" / "val-0000.tar.unfinished")
     kept = (tmp_path / "b" / "train-0000.tar").stat().st_mtime_ns
     resumed = write_shards(broken)
     assert {path.name: path.read_bytes() for path in resumed} == expected
