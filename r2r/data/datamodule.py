@@ -74,6 +74,7 @@ class ImageDataModule(LightningDataModule):
         horizontal_flip: mirror half of the training images; mirrors lettering too.
         val_fraction: share held out by a hash of the keys when the data has no validation split.
         epoch_samples: length of an epoch over all ranks, for streamed shards, which have no length of their own.
+        shuffle_buffer: undecoded samples a worker mixes when shards are streamed.
         checked_samples: evenly spaced training samples decoded in `setup`; None checks all.
 
     Raises: InputError or DataError, from `setup` at the latest, for data that is missing, empty, broken or too small.
@@ -98,6 +99,7 @@ class ImageDataModule(LightningDataModule):
         horizontal_flip: bool = False,
         val_fraction: float = 0.05,
         epoch_samples: int | None = None,
+        shuffle_buffer: int = 1000,
         checked_samples: int | None = 16,
     ) -> None:
         super().__init__()
@@ -106,7 +108,7 @@ class ImageDataModule(LightningDataModule):
         self.root = str(files("r2r") / "assets" / "studio") if str(root) == "embedded" else str(root)
         self.layout, self.captions, self.val_fraction = layout, captions, val_fraction
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.epoch_samples, self.checked_samples = epoch_samples, checked_samples
+        self.epoch_samples, self.shuffle_buffer, self.checked_samples = epoch_samples, shuffle_buffer, checked_samples
         self.members = [image_member] if image_member is None or isinstance(image_member, str) else list(image_member)
         templates = [caption_template] if isinstance(caption_template, str) else list(caption_template)
         if len(templates) != len(self.members):
@@ -221,7 +223,7 @@ class ImageDataModule(LightningDataModule):
     def _train_order(self) -> TrainSampler | TrainStream:
         rank, world_size = self._placement
         if self.streamed:
-            source = Resampled(self.shards["train"], self.members, self.seed)
+            source = Resampled(self.shards["train"], self.members, self.seed, self.shuffle_buffer)
             return TrainStream(source, self.view, self.batch_size, self.epoch_samples, rank, world_size)
         return TrainSampler(self.train_samples, self.batch_size, self.seed, rank, world_size)
 

@@ -4,18 +4,9 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from r2r.errors import DataError
-
-
-class Part(Protocol):
-    """Bytes that can be read when needed; `name` is what errors call them."""
-
-    @property
-    def name(self) -> str: ...
-
-    def read(self) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +60,10 @@ class LoadedPart:
 
     def read(self) -> bytes:
         return self.data
+
+
+Part = FilePart | ShardPart | LoadedPart
+"""Bytes that are read when needed; `name` is what errors call them."""
 
 
 @dataclass(frozen=True, slots=True)

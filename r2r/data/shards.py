@@ -44,8 +44,18 @@ def _index_shard(shard: str) -> list[Sample]:
                 if member.isreg() and key and suffix:
                     part = ShardPart(shard, member.name, member.offset_data, member.size)
                     samples.setdefault(key, {})[suffix.lower()] = part
+            complete = _ends_at(shard, tar.offset)
     except (tarfile.TarError, OSError) as error:
         raise DataError(f"broken or truncated shard: {shard} ({error}); copy or generate it again") from error
+    if not complete:
+        raise DataError(f"truncated shard: {shard} has no end mark; copy or generate it again")
     if not samples:
         raise DataError(f"empty shard: {shard} holds no samples; copy or generate it again")
     return [Sample(key, parts) for key, parts in samples.items()]
+
+
+def _ends_at(shard: str, offset: int) -> bool:
+    """Whether an end mark (a block of zeros) is where `tarfile` stopped: it passes over a cut header in silence."""
+    with open(shard, "rb") as file:
+        file.seek(offset)
+        return file.read(512) == bytes(512)
