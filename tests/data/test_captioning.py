@@ -35,7 +35,9 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> str:
     words = ["[PAD]", "[UNK]", "[SEP]", "[CLS]", "[MASK]", "[DEC]", *(f"word{i}" for i in range(58))]
     (folder / "vocab.txt").write_text("\n".join(words))
     images = BlipImageProcessor(size={"height": 32, "width": 32})
-    BlipProcessor(images, BertTokenizer(str(folder / "vocab.txt"))).save_pretrained(folder)
+    BlipProcessor(
+        images, BertTokenizer(str(folder / "vocab.txt"), additional_special_tokens=["[DEC]"])
+    ).save_pretrained(folder)
     return str(folder)
 
 
@@ -49,7 +51,7 @@ def test_blip_captions_become_training_captions(weights: str, tmp_path: Path) ->
     assert caption_samples(find_images(root), root / "captions.json", captioner, batch_size=2) == []
     written = json.loads((root / "captions.json").read_text())
     assert set(written) == {"a.png", "deep/b.png", "c.png"}
-    assert set(written.values()) == {"word4 word4 word4 word4"}
+    assert set(written.values()) == {"word4 word4 word4 word4 word4"}
     train, _ = find_samples(root, "folder", val_fraction=0.0)
     assert {sample.key: sample.caption for sample in train} == written
 
