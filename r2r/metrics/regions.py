@@ -9,8 +9,8 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from r2r.errors import InputError
-from r2r.metrics.fidelity import DATA_RANGE, SSIM_WINDOW, Target
-from r2r.metrics.protocol import Protocol, check_pair, protocol
+from r2r.metrics.fidelity import SSIM_SETTINGS, UNIT, Target, unit_range
+from r2r.metrics.protocol import Protocol, protocol
 from r2r.types import Images
 
 Mask = Bool[Tensor, "b 1 _ _"]  # of the images' size: checked with a message
@@ -18,25 +18,24 @@ Mask = Bool[Tensor, "b 1 _ _"]  # of the images' size: checked with a message
 
 def masked_ssim(images: Images, target: Target, mask: Mask) -> Float[Tensor, " b"]:
     """SSIM of each image inside `mask` (True = counted); equals `fidelity.ssim` for a full mask."""
-    check_pair(images, target)
+    images, target = unit_range(images, target)
     _check_mask(mask, images)
     _, similarity = structural_similarity_index_measure(
-        images, target, data_range=DATA_RANGE, reduction="none", return_full_image=True
+        images, target, data_range=UNIT, reduction="none", return_full_image=True
     )
     return _masked_mean(similarity, mask)
 
 
 def masked_psnr(images: Images, target: Target, mask: Mask) -> Float[Tensor, " b"]:
-    """PSNR of each image in dB (peak 2) over the pixels inside `mask`; inf for identical pixels."""
-    check_pair(images, target)
+    """PSNR of each image in dB over the pixels inside `mask`; inf for identical pixels."""
+    images, target = unit_range(images, target)
     _check_mask(mask, images)
-    error = _masked_mean((images.clamp(*DATA_RANGE) - target.clamp(*DATA_RANGE)).square(), mask)
-    return 10 * torch.log10((DATA_RANGE[1] - DATA_RANGE[0]) ** 2 / error)
+    return -10 * torch.log10(_masked_mean((images - target).square(), mask))
 
 
 def masked_ssim_protocol(region: str, n: int, size: str) -> Protocol:
     """Protocol of `masked_ssim` over `n` images of `size` "HxW", with the name of the region."""
-    return protocol("SSIM", region=region, range="[-1, 1]", resize="none", size=size, n=n, **SSIM_WINDOW)
+    return protocol("SSIM", region=region, range="[-1, 1]", resize="none", size=size, n=n, **SSIM_SETTINGS)
 
 
 def _masked_mean(values: Float[Tensor, "b c h w"], mask: Bool[Tensor, "b 1 h w"]) -> Float[Tensor, " b"]:

@@ -1,5 +1,6 @@
 """From scores and pictures to tables, grids and pages people can read."""
 
+from r2r.reporting.comparison import Comparison, Outputs
 from r2r.reporting.grids import picture_grid, write_grid
 from r2r.reporting.pages import Finding, Page, Scene, write_page
 from r2r.reporting.tables import Cell, Column, Table, write_rows
@@ -7,7 +8,9 @@ from r2r.reporting.tables import Cell, Column, Table, write_rows
 __all__ = [
     "Cell",
     "Column",
+    "Comparison",
     "Finding",
+    "Outputs",
     "Page",
     "Scene",
     "Table",

@@ -1,6 +1,6 @@
 """Pictures in labelled columns, large enough to read and to judge."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -9,7 +9,7 @@ _INK, _FAINT, _PAPER = (28, 30, 34), (110, 114, 122), (255, 255, 255)
 
 
 def picture_grid(
-    columns: dict[str, Sequence[Image.Image]], captions: Sequence[str], *, cell: int = 256, gap: int = 8
+    columns: Mapping[str, Sequence[Image.Image]], captions: Sequence[str], *, cell: int = 256, gap: int = 8
 ) -> Image.Image:
     """One row per scene, one titled column per entry of `columns`; pictures are scaled to `cell` pixels wide (Lanczos).
 
@@ -34,7 +34,7 @@ def picture_grid(
 
 
 def write_grid(
-    path: Path, columns: dict[str, Sequence[Image.Image]], captions: Sequence[str], *, cell: int = 256
+    path: Path, columns: Mapping[str, Sequence[Image.Image]], captions: Sequence[str], *, cell: int = 256
 ) -> None:
     """`picture_grid` as a PNG file."""
     picture_grid(columns, captions, cell=cell).save(path, optimize=True)

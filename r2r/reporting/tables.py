@@ -1,6 +1,8 @@
 """A table of scores with intervals, for the terminal, CSV, Markdown and HTML."""
 
 import csv
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,7 +18,7 @@ _ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
 
 @dataclass(frozen=True)
 class Column:
-    """One column: its title, the digits shown, and which direction is better ("" for neither)."""
+    """One column: its title, the digits after the point, and which direction is better ("" for neither)."""
 
     title: str
     digits: int = 3
@@ -34,6 +36,12 @@ class Column:
         if isinstance(cell, Estimate):
             return f"{cell.value:.{self.digits}f} [{cell.low:.{self.digits}f}, {cell.high:.{self.digits}f}]"
         return f"{cell:.{self.digits}f}" if isinstance(cell, float) else str(cell)
+
+
+def three_figures(values: Iterable[float]) -> int:
+    """Digits after the point that show the largest of `values` with three figures."""
+    largest = max((abs(value) for value in values), default=0.0)
+    return max(0, 2 - math.floor(math.log10(largest))) if largest > 0 and math.isfinite(largest) else 3
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ def test_each_image_equals_its_own_score(pair: tuple[Tensor, Tensor]) -> None:
     for index in range(3):
         one = images[index : index + 1], target[index : index + 1]
         assert psnr(images, target)[index] == pytest.approx(PeakSignalNoiseRatio(data_range=2.0)(*one).item(), rel=1e-5)
-        structural = StructuralSimilarityIndexMeasure(data_range=2.0)(*one)
+        structural = StructuralSimilarityIndexMeasure(data_range=1.0)(*((x + 1) / 2 for x in one))
         assert ssim(images, target)[index] == pytest.approx(structural.item(), rel=1e-5)
 
 
@@ -76,3 +76,8 @@ def test_empty_and_misfit_masks_are_refused(pair: tuple[Tensor, Tensor]) -> None
         masked_ssim(*pair, mask)
     with pytest.raises(InputError, match="resize it"):
         masked_psnr(*pair, mask[..., :20])
+
+
+def test_brightness_around_grey_does_not_break_ssim() -> None:
+    target = torch.zeros(1, 3, 16, 16)
+    assert ssim(target + 0.02, target - 0.02).item() > 0.99

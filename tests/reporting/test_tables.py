@@ -9,6 +9,7 @@ from rich.console import Console
 
 from r2r.metrics import Estimate
 from r2r.reporting import Column, Table, write_rows
+from r2r.reporting.tables import three_figures
 
 
 @pytest.fixture
@@ -69,3 +70,7 @@ def test_rows_per_image(tmp_path: Path) -> None:
     write_rows(tmp_path / "per_image.csv", [{"key": "a", "ssim": 0.5}, {"key": "b, c", "ssim": 0.25}])
     with (tmp_path / "per_image.csv").open(encoding="utf-8") as file:
         assert [row["key"] for row in csv.DictReader(file)] == ["a", "b, c"]
+
+
+def test_three_figures() -> None:
+    assert [three_figures([value]) for value in (190.6, -1.5, 0.041, 0.00012, 0.0)] == [0, 2, 4, 6, 3]
