@@ -202,20 +202,17 @@ class RenderedToReal:
         if not steps:
             return latents
         num_injected = injected_steps(settings.num_inference_steps, settings.strength, settings.tac_ratio)
-        if settings.start == "inversion" or num_injected:
-            trajectory = self.invert(latents, source, settings)
-        else:
-            trajectory = Trajectory([latents], {})
-        if settings.start == "inversion":
-            start = trajectory.latents[-1]
-        elif noise is None:
-            raise InputError("start='noise' needs noise")
-        else:
-            start = steps[-1].signal ** 0.5 * latents + (1 - steps[-1].signal) ** 0.5 * noise
-        # After an inversion start both rows are equal, so the first injection cannot change the prompt half.
-        same = settings.start == "inversion" and settings.inject == "prompt" and source is prompt
-        conditions = {"prompt": prompt, "negative": negative, "source": source}
-        return self._sample(start, trajectory, conditions, settings, range(int(same), num_injected))
+        record, inject = self._controls(settings, len(latents))
+        with attention_control(self.unet, record, inject):
+            if settings.start == "inversion" or num_injected:
+                trajectory = self._invert(latents, source, settings, record)
+            else:
+                trajectory = Trajectory([latents], {})
+            start = trajectory.latents[-1] if settings.start == "inversion" else _noised(latents, noise, steps[-1])
+            # After an inversion start both rows are equal, so the first injection cannot change the prompt half.
+            same = settings.start == "inversion" and settings.inject == "prompt" and source is prompt
+            conditions = {"prompt": prompt, "negative": negative, "source": source}
+            return self._sample(start, trajectory, conditions, settings, inject, range(int(same), num_injected))
 
     def steps(self, settings: TranslationSettings) -> list[Step]:
         """The active steps in ascending time order."""
@@ -228,17 +225,40 @@ class RenderedToReal:
     @torch.no_grad()
     def invert(self, latents: Latents, condition: TextConditioning, settings: TranslationSettings) -> Trajectory:
         """DDIM inversion: n + 1 latents from the clean ones to the noisiest, attention recorded if asked for."""
+        record, _ = self._controls(settings, len(latents))
+        with attention_control(self.unet, record):
+            return self._invert(latents, condition, settings, record)
+
+    def _controls(self, settings: TranslationSettings, count: int) -> tuple[Record, Inject]:
+        """The recorder of the inversion and TAC for the sampling, both off; one pair for a whole translation.
+
+        Receivers take queries and keys of the source rows, which ride in the batch or lie in the recorder's bank.
+        """
+        where = Sites("self", settings.max_stride)
+        halves = _halves(settings)
+        rows = Rows((*halves, "source"), count)
+        receivers = ("prompt",) if settings.inject == "prompt" else halves
+        bank = AttentionBank()
+        record = Record(bank, where, enabled=False)
+        if settings.source == "row":
+            return record, Inject(where, rows.route(**dict.fromkeys(receivers, "source")), enabled=False)
+        pairs = tuple((rows[name], slice(0, count)) for name in receivers)
+        return record, Inject(where, RowMap(pairs), bank, enabled=False)
+
+    def _invert(
+        self, latents: Latents, condition: TextConditioning, settings: TranslationSettings, record: Record
+    ) -> Trajectory:
         steps = self.steps(settings)
         condition = condition.repeat(len(latents))
-        trajectory, bank = Trajectory([latents], {}), AttentionBank()
-        record = Record(bank, Sites("self", settings.max_stride), enabled=settings.source == "recorded")
-        with attention_control(self.unet, record):
-            for step in steps if settings.inversion_order == "ascending" else reversed(steps):
-                if not step.is_identity:
-                    noise = self._noise(latents, step.timestep, step.signal_before, condition)
-                    latents = ddim_step(latents, noise, step.signal_before, step.signal)
-                    trajectory.attention[step.timestep] = snapshot(bank)
-                trajectory.latents.append(latents)
+        trajectory = Trajectory([latents], {})
+        record.enabled = settings.source == "recorded"
+        for step in steps if settings.inversion_order == "ascending" else reversed(steps):
+            if not step.is_identity:
+                noise = self._noise(latents, step.timestep, step.signal_before, condition)
+                latents = ddim_step(latents, noise, step.signal_before, step.signal)
+                trajectory.attention[step.timestep] = snapshot(record.bank)
+            trajectory.latents.append(latents)
+        record.enabled = False
         return trajectory
 
     def _sample(
@@ -247,34 +267,23 @@ class RenderedToReal:
         trajectory: Trajectory,
         conditions: dict[str, TextConditioning],
         settings: TranslationSettings,
+        inject: Inject,
         injected: range,
     ) -> Latents:
         """Walk down the active steps; in those `injected` the source rides along or comes from the trajectory."""
-        halves = ("prompt",) if settings.guidance_scale == 1 else ("negative", "prompt")
-        control = self._injection(halves, len(latents), settings)
-        with attention_control(self.unet, control):
-            for index, step in enumerate(reversed(self.steps(settings))):
-                if step.is_identity:
-                    break
-                control.enabled = index in injected
-                if control.enabled and control.bank is not None:
-                    restore(control.bank, trajectory.attention[step.timestep])
-                riding = control.enabled and control.bank is None
-                rows = Rows((*halves, "source") if riding else halves, len(latents))
-                branches = {"source": trajectory.latents[-1 - index]} if riding else {}
-                noise = self._guided_noise(latents, branches, rows, step, conditions, settings.guidance_scale)
-                latents = ddim_step(latents, noise, step.signal, step.signal_before)
+        halves = _halves(settings)
+        for index, step in enumerate(reversed(self.steps(settings))):
+            if step.is_identity:
+                break
+            inject.enabled = index in injected
+            if inject.enabled and inject.bank is not None:
+                restore(inject.bank, trajectory.attention[step.timestep])
+            riding = inject.enabled and inject.bank is None
+            rows = Rows((*halves, "source") if riding else halves, len(latents))
+            branches = {"source": trajectory.latents[-1 - index]} if riding else {}
+            noise = self._guided_noise(latents, branches, rows, step, conditions, settings.guidance_scale)
+            latents = ddim_step(latents, noise, step.signal, step.signal_before)
         return latents
-
-    def _injection(self, halves: tuple[str, ...], count: int, settings: TranslationSettings) -> Inject:
-        """TAC: the receivers take queries and keys of the source row in the batch, or of a bank of source rows."""
-        receivers = ("prompt",) if settings.inject == "prompt" else halves
-        where = Sites("self", settings.max_stride)
-        rows = Rows((*halves, "source"), count)
-        if settings.source == "row":
-            return Inject(where, rows.route(**dict.fromkeys(receivers, "source")))
-        source = slice(0, count)
-        return Inject(where, RowMap(tuple((rows[name], source) for name in receivers)), AttentionBank())
 
     def _guided_noise(
         self,
@@ -297,6 +306,18 @@ class RenderedToReal:
         time = torch.tensor(timestep, device=latents.device)
         output = self.model.predict(latents, time, condition)
         return to_noise(output, latents, signal, self.model.schedule.prediction)
+
+
+def _halves(settings: TranslationSettings) -> tuple[str, ...]:
+    """The rows that guidance needs."""
+    return ("prompt",) if settings.guidance_scale == 1 else ("negative", "prompt")
+
+
+def _noised(latents: Latents, noise: Latents | None, step: Step) -> Latents:
+    """SDEdit's start: the latents at the noise level of the first step."""
+    if noise is None:
+        raise InputError("start='noise' needs noise")
+    return step.signal**0.5 * latents + (1 - step.signal) ** 0.5 * noise
 
 
 def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:
