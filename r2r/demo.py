@@ -192,8 +192,9 @@ def report(cfg: DictConfig, comparison: "Comparison", table: "Table", record: di
 
     folder, verdicts = Path(cfg.paths.output_dir), findings(comparison)
     scenes = gallery(comparison)
-    columns = {title: [scene.pictures[index] for scene in scenes] for index, title in enumerate(SHOWN)}
-    write_grid(folder / "grid.png", columns, [scene.caption for scene in scenes])
+    first = scenes[: cfg.num_grid_scenes]
+    columns = {title: [scene.pictures[index] for scene in first] for index, title in enumerate(SHOWN)}
+    write_grid(folder / "grid.png", columns, [scene.caption for scene in first])
     table.write_csv(folder / "table.csv")
     (folder / "table.md").write_text(table.to_markdown(), encoding="utf-8")
     write_rows(folder / "per_image.csv", comparison.per_image_rows())

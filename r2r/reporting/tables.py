@@ -13,7 +13,7 @@ from rich.text import Text
 from r2r.metrics import Estimate
 
 Cell = str | int | float | Estimate | None  # None: does not apply
-_ARROWS = {"lower": " ↓", "higher": " ↑", "": ""}
+_ARROWS = {"lower": "\N{NO-BREAK SPACE}↓", "higher": "\N{NO-BREAK SPACE}↑", "": ""}
 
 
 @dataclass(frozen=True)

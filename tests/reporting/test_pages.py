@@ -94,7 +94,8 @@ def test_text_is_escaped_and_complete(html: str) -> None:
     assert "a &lt;red&gt; shirt" in html
     assert "<red>" not in html
     for part in (
-        "0.200 [0.100, 0.300]",
+        "<strong>0.200</strong>",
+        "[0.100, 0.300]",
         "A note.",
         "A tiny model.",
         "python -m r2r.demo",

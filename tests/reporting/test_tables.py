@@ -34,14 +34,14 @@ def test_terminal_shows_all_at_ninety_columns(table: Table) -> None:
     console = Console(width=90, record=True, file=io.StringIO())
     console.print(table.to_rich())
     text = console.export_text()
-    for part in ("Held-out scenes", "KID ↓", "SSIM ↑", "0.412", "0.500]", "58", "backbone r2r-features"):
+    for part in ("Held-out scenes", "KID\xa0↓", "SSIM\xa0↑", "0.412", "0.500]", "58", "backbone r2r-features"):
         assert part in text
     assert "…" not in text
 
 
 def test_markdown_escapes_and_aligns(table: Table) -> None:
     lines = table.to_markdown().splitlines()
-    assert lines[0] == "| Images | KID ↓ | SSIM ↑ | Evals |"
+    assert lines[0] == "| Images | KID\xa0↓ | SSIM\xa0↑ | Evals |"
     assert lines[1] == "| --- | ---: | ---: | ---: |"
     assert lines[2] == "| input \\| render | 0.412 [0.300, 0.500] | – | – |"
     assert lines[-1] == "KID: backbone r2r-features."
