@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from r2r.cli import build, compose, fix_output_dir, verb
+from r2r.errors import DataError
 from r2r.provenance import versions, write_json
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ def demo(cfg: DictConfig) -> "Comparison":
     from r2r.train import train
 
     console, start, seconds = Console(), time.perf_counter(), dict[str, float]()
+    data = build(cfg.data)
+    data.setup("fit")
+    if len(data.val_samples[: cfg.num_scenes]) < 2:
+        raise DataError(f"{cfg.data.root}: {len(data.val_samples)} held-out scenes; the scores need two at least")
     jobs = training_jobs(cfg)
     for number, (name, overrides) in enumerate(jobs.items(), start=1):
         console.rule(f"{number}/3  {name}", align="left")
@@ -56,8 +61,6 @@ def demo(cfg: DictConfig) -> "Comparison":
         train(compose("train", overrides))
         seconds[name] = round(time.perf_counter() - began, 1)
     console.rule("3/3  translate the held-out renders and score them", align="left")
-    data = build(cfg.data)
-    data.setup("fit")
     scenes = decode(data, data.val_samples[: cfg.num_scenes])
     comparison = compare(cfg, scenes, translate(cfg, scenes, console))
     table = scores(cfg, comparison, decode(data, data.train_samples[: cfg.num_floor_photos])["photo"])
@@ -208,7 +211,9 @@ def report(cfg: DictConfig, comparison: "Comparison", table: "Table", record: di
     for each in verdicts:
         mark = {True: ("✓", "green"), False: ("✗", "red"), None: ("•", "dim")}[each.holds]
         console.print(Text.assemble(mark, " ", each.text, " ", (each.numbers, "dim")))
-    console.print(Text(f"\npictures and scores: {(folder / 'index.html').absolute()}"), soft_wrap=True)
+    minutes, peak = record["seconds"]["all"] / 60, record["peak_memory_gb"]
+    console.print(f"\n{minutes:.1f} minutes on {record['cpus']} CPU cores, peak memory {peak:.1f} GB")
+    console.print(Text(f"pictures and scores: {(folder / 'index.html').absolute()}"), soft_wrap=True)
 
 
 def gallery(comparison: "Comparison") -> list["Scene"]:

@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from r2r.cli import compose
-from r2r.demo import INPUT, R2R, WITHOUT_TAC, findings, flat, training_jobs
+from r2r.demo import INPUT, R2R, WITHOUT_TAC, demo, findings, flat, training_jobs
+from r2r.errors import DataError
 from r2r.metrics import Backbone
 from r2r.reporting import Comparison, Outputs
 from r2r.types import PairedBatch
@@ -100,3 +101,9 @@ def test_unknown_key_is_one_message() -> None:
     assert done.returncode != 0
     assert "strenght" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_too_few_scenes_are_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="two at least"):
+        demo(compose("demo", [f"paths.output_dir={tmp_path / 'out'}", "num_scenes=1"]))
+    assert not (tmp_path / "out").exists()
