@@ -13,20 +13,36 @@ Shape legend: b batch, h heads, n query tokens, m key tokens, d head dim, c chan
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from diffusers.models.attention_processor import Attention
 from jaxtyping import Bool, Float
-from torch import Tensor, nn
+from torch import Tensor
 
 Kind = Literal["self", "cross"]
 Place = Literal["down", "mid", "up"]
 Part = Literal["query", "key", "value"]
+
+
+@runtime_checkable
+class UNet(Protocol):
+    """What the core needs of a diffusers U-Net."""
+
+    config: Any
+
+    @property
+    def attn_processors(self) -> dict[str, Any]:
+        """Processors by the dotted name of their layer."""
+        ...
+
+    def set_attn_processor(self, processor: Any) -> None:
+        """Set one processor for each layer; empties the dict it is given."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,24 +301,25 @@ class ControlledAttnProcessor:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Float[Tensor, "b n c"]:
+        layer = cast(Any, attn)  # diffusers annotates its projections as optional
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         batch, tokens, _ = context.shape
         if attention_mask is not None:
-            attention_mask = attn.prepare_attention_mask(attention_mask, tokens, batch)
-            attention_mask = attention_mask.view(batch, attn.heads, -1, tokens)
+            expanded = layer.prepare_attention_mask(attention_mask, tokens, batch)
+            attention_mask = expanded.view(batch, layer.heads, -1, tokens)
 
         def split(x: Tensor) -> Tensor:
-            return x.view(batch, -1, attn.heads, x.shape[-1] // attn.heads).transpose(1, 2)
+            return x.view(batch, -1, layer.heads, x.shape[-1] // layer.heads).transpose(1, 2)
 
-        own = KeyValue(split(attn.to_k(context)), split(attn.to_v(context)), attention_mask)
-        inputs = AttentionInputs(split(attn.to_q(hidden_states)), (own,))
+        own = KeyValue(split(layer.to_k(context)), split(layer.to_v(context)), attention_mask)
+        inputs = AttentionInputs(split(layer.to_q(hidden_states)), (own,))
         for control in self.controls:
             inputs = control(inputs, self.site)
-        out = attend(inputs).transpose(1, 2).reshape(batch, -1, own.key.shape[1] * own.key.shape[3])
-        return attn.to_out[1](attn.to_out[0](out.to(inputs.query.dtype)))
+        out = attend(inputs).transpose(1, 2).flatten(2).to(inputs.query.dtype)
+        return layer.to_out[1](layer.to_out[0](out))
 
 
-def attention_sites(unet: nn.Module) -> list[AttentionSite]:
+def attention_sites(unet: UNet) -> list[AttentionSite]:
     """The attention layers of a diffusers U-Net in the order in which they are called."""
     levels = len(unet.config.block_out_channels)
     sites = [_site(path.removesuffix(".processor"), levels) for path in unet.attn_processors]
@@ -319,7 +336,7 @@ def _site(name: str, levels: int) -> AttentionSite:
     return AttentionSite(name, kind, match[1], 2**level)  # pyright: ignore[reportArgumentType]
 
 
-def install(unet: nn.Module, *controls: AttentionControl) -> None:
+def install(unet: UNet, *controls: AttentionControl) -> None:
     """Install controls for good, at every attention layer; training does this once, in `__init__`."""
     unet.set_attn_processor(
         {f"{site.name}.processor": ControlledAttnProcessor(site, controls) for site in attention_sites(unet)}
@@ -327,7 +344,7 @@ def install(unet: nn.Module, *controls: AttentionControl) -> None:
 
 
 @contextmanager
-def attention_control(unet: nn.Module, *controls: AttentionControl) -> Iterator[None]:
+def attention_control(unet: UNet, *controls: AttentionControl) -> Generator[None]:
     """Install controls for the length of a `with` block and leave the model as it was found.
 
     Raises:

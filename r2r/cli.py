@@ -29,7 +29,6 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], Non
 
     `InputError` (also inside an instantiation) ends the process with its message alone and its exit code.
     """
-
     folder = CONF / name if (CONF / name).is_dir() else CONF
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
@@ -60,7 +59,10 @@ def user_error(error: BaseException | None) -> InputError | None:
 def fail(error: InputError) -> None:
     """Print the message and leave with the error's exit code."""
     sys.stdout.flush()
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    message = str(error)
+    if message.startswith("Caught "):  # raised in a loader's worker: torch puts the traceback into the text
+        message = message.strip().splitlines()[-1]
+    print(f"error: {message}", file=sys.stderr, flush=True)
     raise SystemExit(error.exit_code)
 
 

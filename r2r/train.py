@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -60,7 +60,7 @@ def _trainer(cfg: DictConfig) -> Any:
     callbacks = list(build(cfg.callbacks).values())
     for callback in callbacks:
         if isinstance(callback, RunRecord):
-            callback.config = OmegaConf.to_container(cfg, resolve=True)
+            callback.config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     return build(cfg.trainer, callbacks=callbacks, logger=list(build(cfg.logger).values()))
 
 

@@ -1,4 +1,4 @@
-"""`python -m r2r.translate input=DIR output=DIR`: translate a folder of rendered images, a thin layer on `RenderedToReal`.
+"""`python -m r2r.translate input=DIR output=DIR`: translate a folder of images, a thin layer on `RenderedToReal`.
 
 Results keep their relative names as PNG. Images already done are skipped, broken ones are reported and make the exit
 code 3 once everything else is done. `run.json` in the output folder says what was run.
@@ -84,7 +84,14 @@ def find_jobs(source: Path, output: Path) -> dict[Path, Path]:
 
 def _run(pipe: "RenderedToReal", todo: dict[Path, Path], cfg: DictConfig, settings: Any) -> list[str]:
     """Translate in batches behind a progress bar; returns what could not be read."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
 
     broken: list[str] = []
     columns = TextColumn("translating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()

@@ -1,6 +1,6 @@
 """Tensor aliases and batch types shared by every room.
 
-Shape legend: b batch, c channels, h height, w width, n tokens, d features.
+Shape legend: b batch, c channels, h height, w width, z latent channels (zh, zw their size), n tokens, d features.
 """
 
 from typing import NotRequired, TypedDict
@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 Images = Float[Tensor, "b 3 h w"]  # RGB in [-1, 1]
-Latents = Float[Tensor, "b c h w"]  # scaled latents of the VAE
+Latents = Float[Tensor, "b z zh zw"]  # scaled latents of the VAE
 GarmentMask = Bool[Tensor, "b 1 h w"]  # True = garment
 
 

@@ -1,6 +1,7 @@
 """Identities of the attention core, on a small random U-Net."""
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -71,8 +72,8 @@ def test_sites_know_their_token_grid(unet: UNet2DConditionModel) -> None:
 
 
 def test_sites_outside_a_unet_are_refused(unet: UNet2DConditionModel) -> None:
-    holder = torch.nn.Module()
-    holder.config, holder.attn_processors = unet.config, {"transformer.attn1.processor": None}
+    holder = SimpleNamespace(config=unet.config, attn_processors={"transformer.attn1.processor": None})
+    holder.set_attn_processor = unet.set_attn_processor
     with pytest.raises(ValueError, match="transformer"):
         attention_sites(holder)
 

@@ -1,8 +1,8 @@
 """Noise schedules and the timesteps a translation visits (FashionR2R, arXiv:2410.14429; DDIM, arXiv:2010.02502).
 
-Deviations: `leading` spacing without offset, as in FashionR2R's released code (t = 980, 960, ..., 0 for 50 steps); Stable
-Diffusion's own pipelines add an offset of 1. The step at t = 0 is an identity (both ends have abar_0), so n nominal
-steps are n - 1 effective ones.
+Deviations: `leading` spacing without offset, as in FashionR2R's released code (t = 980, 960, ..., 0 for 50 steps);
+Stable Diffusion's own pipelines add an offset of 1. The step at t = 0 is an identity (both ends have abar_0), so n
+nominal steps are n - 1 effective ones.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ class Schedule:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Schedule":
         """The schedule of any diffusers scheduler config (betas, zero-SNR rescaling and prediction type included)."""
-        scheduler = cast(Any, DDIMScheduler.from_config(config))
+        scheduler = cast(Any, DDIMScheduler).from_config(config)
         prediction = scheduler.config.prediction_type
         if prediction not in ("epsilon", "v_prediction"):
             raise InputError(f"prediction_type {prediction!r} is not supported; use 'epsilon' or 'v_prediction'")
@@ -39,7 +39,7 @@ class Schedule:
         return len(self.alphas_cumprod)
 
     def signal(self, timestep: int) -> float:
-        """abar at `timestep`; below the first step it stays abar_0 (`set_alpha_to_one=False`)."""
+        """Signal level abar at `timestep`; below the first step it stays abar_0 (`set_alpha_to_one=False`)."""
         return float(self.alphas_cumprod[max(timestep, 0)])
 
     def snr(self, timesteps: Int[Tensor, " b"]) -> Float[Tensor, " b"]:

@@ -52,8 +52,9 @@ def add_placeholder(model: StableDiffusion, token: str, num_vectors: int, initia
         start = tokenizer(initializer, add_special_tokens=False).input_ids
         if not start:
             raise InputError(f"initializer={initializer!r} has no token; give a word such as 'render'")
-        if tokenizer.add_tokens(names) != num_vectors:
-            raise InputError(f"placeholder_token={token!r} is in the tokenizer already; choose another")
+        if taken := set(names) & set(tokenizer.get_vocab()):
+            raise InputError(f"placeholder_token={token!r}: the tokenizer has {sorted(taken)} already; choose another")
+        tokenizer.add_tokens(names)
         table = encoder.get_input_embeddings()
         rows = [start[index % len(start)] for index in range(num_vectors)]
         vectors = table.weight[rows].detach().clone().float()

@@ -188,20 +188,22 @@ class StableDiffusion:
         """
         file = Path(path)
         if not file.is_file() or file.suffix != ".safetensors":
-            raise InputError(f"negative_embedding={str(path)!r} is not a .safetensors file; fashion_negative exports one")
+            raise InputError(
+                f"negative_embedding={str(path)!r} is not a .safetensors file; fashion_negative exports one"
+            )
         vectors = load_file(file)
         sdxl = "clip_l" in vectors
         if sdxl != (len(self.text_parts()) == 2):
-            raise InputError(f"negative_embedding={str(path)!r} was learned for another kind of model: {sorted(vectors)}")
+            raise InputError(
+                f"negative_embedding={str(path)!r} was learned for another kind of model: {sorted(vectors)}"
+            )
         token = f"<{file.stem}>" if sdxl else next(iter(vectors))
         for name, (encoder, tokenizer) in zip(("clip_l", "clip_g"), self.text_parts(), strict=False):
             embedding = vectors[name if sdxl else token]
             width = encoder.get_input_embeddings().embedding_dim
             if embedding.shape[-1] != width:
                 raise InputError(f"negative_embedding={str(path)!r} has width {embedding.shape[-1]}, the model {width}")
-            self.pipe.load_textual_inversion(
-                {token: embedding}, token=token, text_encoder=encoder, tokenizer=tokenizer
-            )
+            self.pipe.load_textual_inversion({token: embedding}, token=token, text_encoder=encoder, tokenizer=tokenizer)
         return token
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -10,7 +10,7 @@ from r2r.types import Images
 
 
 def noise_generator(task: LightningModule, seed: int) -> Generator:
-    """A generator that depends on seed, training batch and rank alone: a resumed run draws what a straight one draws."""
+    """Depends on seed, training batch and rank alone: a resumed run draws what a straight one draws."""
     batch = task.trainer.fit_loop.total_batch_idx
     return Generator(task.device).manual_seed((seed * 1_000_003 + batch) * 4_099 + task.global_rank)
 

@@ -97,6 +97,4 @@ class DomainFinetuning(LightningModule):
 
     def _loss(self, batch: ImageBatch, generator: Generator) -> Tensor:
         condition = encode_captions(self.model, batch["caption"], train=self.train_text_encoder)
-        return denoising_loss(
-            self.model, batch["image"], condition, generator, self.timesteps, self.min_snr_gamma
-        )
+        return denoising_loss(self.model, batch["image"], condition, generator, self.timesteps, self.min_snr_gamma)

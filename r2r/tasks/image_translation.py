@@ -1,15 +1,15 @@
 """Rendered-to-real translation with texture-preserving attention control (TAC).
 
 *FashionR2R: Texture-preserving Rendered-to-Real Image Translation with Diffusion Models* (arXiv:2410.14429), stage two,
-realistic image generation: DDIM inversion of the rendered image, then sampling guided away from the negative embedding
-of the rendered domain, while the shallow self-attentions take queries and keys from the rendered image.
+realistic image generation: DDIM inversion of the rendered image, then sampling guided away from the negative
+embedding of the rendered domain, while the shallow self-attentions take queries and keys from the rendered image.
 
 Deviations
 - Inversion runs in ascending time order. The released code iterates its timesteps in descending order, so its stored
   source latents do not fit their timesteps; `inversion_order="released"` reproduces that.
 - Only work that can change the result is done: no guidance in the inversion (both prompts are equal there), no negative
   row for the source, no source row once injection has ended or in the first step after an inversion start (both rows
-  are equal), no call for the step at t = 0 (an identity). At the defaults 54 U-Net sample-evals per image; released: 90.
+  are equal), no call for the step at t = 0 (an identity). At the defaults 54 U-Net sample-evals an image; released: 90.
 - The source row sees `source_prompt` in the conditional half only. Nothing is injected into the negative half unless
   `inject="both"`, which feeds it the same queries and keys (as PnP does; the released code injects into one half).
 - Strides choose the layers: stride <= 2 is the released rule `tokens >= H * W / 256` for sizes the VAE can divide.
@@ -19,7 +19,7 @@ Deviations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -45,6 +45,12 @@ from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
 from r2r.types import Latents
 
 Progress = Callable[[int], None]  # called with the number of images finished
+CHOICES = {
+    "inject": ("prompt", "both"),
+    "start": ("inversion", "noise"),
+    "inversion_order": ("ascending", "released"),
+    "source": ("row", "recorded"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,16 +62,15 @@ class TranslationSettings:
     guidance_scale: float = 7.5  # 1 turns guidance off
     tac_ratio: float = 0.9  # share of the active steps that inject, noisiest first, in [0, 1]
     max_stride: int = 2  # inject into self-attentions up to this stride
-    inject: Literal["prompt", "both"] = "prompt"  # which guidance halves receive queries and keys
-    start: Literal["inversion", "noise"] = "inversion"  # "noise": SDEdit (arXiv:2108.01073)
-    inversion_order: Literal["ascending", "released"] = "ascending"
-    source: Literal["row", "recorded"] = "row"  # "recorded": queries and keys kept from the inversion, no source row
+    inject: str = "prompt"  # which guidance halves receive queries and keys: "prompt" or "both"
+    start: str = "inversion"  # "inversion", or "noise": SDEdit (arXiv:2108.01073)
+    inversion_order: str = "ascending"  # "ascending", or "released" as in FashionR2R's code
+    source: str = "row"  # "row", or "recorded": queries and keys kept from the inversion, approximate but cheaper
 
     def __post_init__(self) -> None:
         check_unit("strength", self.strength)
         check_unit("tac_ratio", self.tac_ratio)
-        choices = {"inject": ("prompt", "both"), "start": ("inversion", "noise"), "source": ("row", "recorded")}
-        for name, allowed in {**choices, "inversion_order": ("ascending", "released")}.items():
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"{name}={getattr(self, name)!r} must be one of {', '.join(allowed)}")
         if self.num_inference_steps < 1:
@@ -168,8 +173,8 @@ class RenderedToReal:
         for batch in _batches(fitted, batch_size):
             pixels = torch.stack([to_tensor(image) for image, _ in batch]).to(self.model.device)
             latents = self.model.encode(pixels)
-            noise = torch.randn(latents[:1].shape, generator=torch.Generator().manual_seed(seed)).to(latents)
-            out = self.translate_latents(latents, *conditions, noise=noise, settings=options)
+            noise = torch.randn(latents[0].shape, generator=torch.Generator().manual_seed(seed)).to(latents)
+            out = self.translate_latents(latents, *conditions, noise=noise.expand_as(latents), settings=options)
             results += [unfit(to_pil(x)) for x, (_, unfit) in zip(self.model.decode(out), batch, strict=True)]
             if progress is not None:
                 progress(len(batch))
@@ -193,7 +198,7 @@ class RenderedToReal:
             prompt: what to move towards.
             negative: what to move away from.
             source: what the source row is told; the prompt if None.
-            noise: the start noise of `start="noise"`, one row or b.
+            noise: the start noise of `start="noise"`, in the shape of the latents.
             settings: defaults if None.
         """
         settings = settings or TranslationSettings()

@@ -80,7 +80,7 @@ class TextualInversion(LightningModule):
         return {"image": images, "translated": self.model.decode(out)}
 
     def export(self, folder: Path) -> None:
-        """Write `<token>.safetensors`: `{token: (v, d)}` as diffusers and A1111 read it, or `clip_l`, `clip_g` for SDXL."""
+        """Write `<token>.safetensors`: `{token: (v, d)}` as diffusers and A1111 read it; `clip_l`, `clip_g` (XL)."""
         values = [vectors.detach().cpu().contiguous() for vectors in self.vectors]
         names = [self.token] if len(values) == 1 else ["clip_l", "clip_g"]
         save_file(dict(zip(names, values, strict=True)), folder / f"{self.token.strip('<>')}.safetensors")

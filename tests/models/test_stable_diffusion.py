@@ -34,7 +34,9 @@ def test_predict_is_the_pipelines_own_call(folder: Path) -> None:
     """One step of the whole diffusers pipeline sees the same noise as `predict`."""
     model = StableDiffusion.from_pretrained(str(folder))
     seen = []
-    model.unet.register_forward_hook(lambda module, args, kwargs, out: seen.append((args, kwargs, out)), with_kwargs=True)
+    model.unet.register_forward_hook(
+        lambda module, args, kwargs, out: seen.append((args, kwargs, out)), with_kwargs=True
+    )
     model.pipe.set_progress_bar_config(disable=True)
     model.pipe("a dress", num_inference_steps=1, guidance_scale=1.0, output_type="latent", height=32, width=32)
     (latents, time), _, out = seen[0]
@@ -101,6 +103,7 @@ def test_a_wrong_folder_is_told_from_a_hub_id(tmp_path: Path) -> None:
         StableDiffusion.from_pretrained(str(tmp_path))
 
 
+@pytest.mark.filterwarnings("ignore:.*local_dir_use_symlinks")  # passed by diffusers itself
 @pytest.mark.parametrize("name", ["sd15", "somebody/some-model"])
 def test_missing_weights_say_what_to_do(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -129,7 +132,9 @@ def test_only_placeholder_rows_get_gradients(folder: Path) -> None:
     condition.prompt_embeds.sum().backward()
     for parameter in parameters:
         assert parameter.grad is not None and (parameter.grad.abs().sum(1) > 0).all()
-    assert all(p.grad is None for encoder in model.text_encoders for n, p in encoder.named_parameters() if "vectors" not in n)
+    assert all(
+        p.grad is None for encoder in model.text_encoders for n, p in encoder.named_parameters() if "vectors" not in n
+    )
 
 
 def test_placeholder_words_are_checked(sd_folder: Path) -> None:

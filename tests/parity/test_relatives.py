@@ -8,7 +8,6 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from r2r.attention import (
-    AttentionInputs,
     AttentionSite,
     ControlledAttnProcessor,
     Inject,

@@ -88,9 +88,7 @@ def test_there_and_back_again(pipe: RenderedToReal) -> None:
     condition = pipe.model.encode_prompts([""])
 
     def error(steps: int) -> float:
-        settings = TranslationSettings(
-            num_inference_steps=steps, strength=0.3, guidance_scale=1.0, tac_ratio=0.0
-        )
+        settings = TranslationSettings(num_inference_steps=steps, strength=0.3, guidance_scale=1.0, tac_ratio=0.0)
         out = pipe.translate_latents(latents, condition, condition, settings=settings)
         return float((out - latents).norm() / latents.norm())
 
@@ -165,7 +163,7 @@ def test_from_pretrained_with_sdxl(sdxl_folder: Path) -> None:
     [
         ({"strength": 1.5}, "strength=1.5"),
         ({"strength": -0.1}, "strength=-0.1"),
-        ({"tac_ratio": 2}, "tac_ratio=2"),
+        ({"tac_ratio": 2.0}, "tac_ratio=2"),
         ({"num_inference_steps": 0}, "num_inference_steps=0"),
         ({"num_inference_steps": 5000}, "num_inference_steps=5000"),
         ({"inject": "none"}, "inject='none'"),

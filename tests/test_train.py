@@ -1,0 +1,198 @@
+"""The train verb: what trains, exact resuming, exports that load, and bad commands that end early and clearly."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from lightning import LightningModule
+from PIL import Image
+from safetensors.torch import load_file
+
+from r2r.cli import CONF, compose
+from r2r.errors import InputError
+from r2r.train import find_checkpoint, train
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve captioned images in a plain folder."""
+    folder = tmp_path_factory.mktemp("photos")
+    for index in range(12):
+        pixels = torch.randint(0, 256, (40, 48, 3), generator=torch.Generator().manual_seed(index)).byte()
+        Image.fromarray(pixels.numpy()).save(folder / f"{index:02d}.png")
+        (folder / f"{index:02d}.txt").write_text("a shirt")
+    return folder
+
+
+@pytest.fixture
+def quick(photos: Path, sd_folder: Path, tmp_path: Path) -> list[str]:
+    """Overrides that make any experiment run in seconds: random pipeline, small images, few steps."""
+    return [
+        f"model.pretrained={sd_folder}",
+        "model.resolution=32",
+        "data=folder",
+        f"data.root={photos}",
+        "data.num_workers=0",
+        "data.batch_size=2",
+        "trainer.accelerator=cpu",
+        "trainer.max_steps=2",
+        "trainer.limit_val_batches=1",
+        f"paths.output_dir={tmp_path / 'run'}",
+    ]
+
+
+def run(*overrides: str) -> LightningModule:
+    return train(compose("train", list(overrides)))
+
+
+def trained(task: LightningModule) -> set[str]:
+    return {name for name, p in task.named_parameters() if p.requires_grad}
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    return subprocess.run(
+        [sys.executable, "-m", "r2r.train", *arguments], capture_output=True, text=True, env=env, check=False
+    )
+
+
+def test_positive_half_trains_the_unet_and_exports_a_pipeline(quick: list[str], tmp_path: Path) -> None:
+    task = run("experiment=fashion_dki", *quick)
+    assert trained(task) == {f"unet.{name}" for name, _ in task.model.unet.named_parameters()}
+    out = tmp_path / "run"
+    pipe = DiffusionPipeline.from_pretrained(out / "export")
+    assert isinstance(pipe, StableDiffusionPipeline)
+    for name, value in task.model.unet.state_dict().items():
+        assert torch.equal(pipe.unet.state_dict()[name], value)
+    assert (out / "checkpoints" / "step_0000002.ckpt").is_file()
+    assert (out / "samples" / "step_0000000.png").is_file() and (out / "samples" / "first_batch.png").is_file()
+    record = json.loads((out / "run.json").read_text())
+    assert record["status"] == "done" and record["steps"] == 2 and record["unet_sample_evals"] > 0
+    assert record["trained_parameters"] == sum(p.numel() for p in task.model.unet.parameters())
+    with (out / "metrics.csv").open() as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
+    assert len(losses) == 2
+
+
+def test_negative_half_trains_the_placeholder_alone(quick: list[str], tmp_path: Path, sd_folder: Path) -> None:
+    task = run("experiment=fashion_negative", "task.num_vectors=3", *quick)
+    assert trained(task) == {"vectors.0"}
+    assert not any(p.grad is not None for p in task.model.unet.parameters())
+    file = tmp_path / "run" / "export" / "rendered.safetensors"
+    (token, vectors), *others = load_file(file).items()
+    assert token == "<rendered>" and vectors.shape == (3, 24) and not others
+    pipe = DiffusionPipeline.from_pretrained(sd_folder)
+    pipe.load_textual_inversion(str(file))
+    assert pipe.maybe_convert_prompt("<rendered>", pipe.tokenizer) == "<rendered> <rendered>_1 <rendered>_2"
+
+
+def test_sdxl_trains_both_halves(quick: list[str], sdxl_folder: Path, tmp_path: Path) -> None:
+    model = f"model.pretrained={sdxl_folder}"
+    run("experiment=fashion_dki", *quick, model)
+    task = run("experiment=fashion_negative", *quick, model, f"paths.output_dir={tmp_path / 'negative'}")
+    assert trained(task) == {"vectors.0", "vectors.1"}
+    vectors = load_file(tmp_path / "negative" / "export" / "rendered.safetensors")
+    assert {name: v.shape for name, v in vectors.items()} == {"clip_l": (4, 24), "clip_g": (4, 32)}
+
+
+def test_text_encoders_train_only_when_asked(quick: list[str]) -> None:
+    task = run("experiment=fashion_dki", "task.train_text_encoder=true", *quick)
+    assert any(name.startswith("text_encoders.0.") for name in trained(task))
+
+
+def test_resuming_equals_a_straight_run(quick: list[str], tmp_path: Path) -> None:
+    """Four steps, and two steps twice: the same weights, bit for bit; the metrics of both halves in one file."""
+    straight = run("experiment=fashion_dki", *quick, "trainer.max_steps=4", f"paths.output_dir={tmp_path / 'a'}")
+    run("experiment=fashion_dki", *quick, f"paths.output_dir={tmp_path / 'b'}")
+    again = "trainer.max_steps=4", "resume=auto", f"paths.output_dir={tmp_path / 'b'}"
+    resumed = run("experiment=fashion_dki", *quick, *again)
+    for name, value in straight.model.unet.state_dict().items():
+        assert torch.equal(resumed.model.unet.state_dict()[name], value), name
+    rows: dict[str, list[Any]] = {}
+    for name in "ab":
+        with (tmp_path / name / "metrics.csv").open() as file:
+            rows[name] = [(row["step"], row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+    assert rows["a"] == rows["b"]
+
+
+def test_ema_is_averaged_saved_and_exported(quick: list[str], tmp_path: Path) -> None:
+    """With a decay of zero the average is the last weights; with one near one it stays near the first."""
+    raw = run("experiment=fashion_dki", *quick, "task.optimizer.lr=0.1")
+    averaged = run(
+        *("experiment=fashion_dki", *quick, "task.optimizer.lr=0.1", "callbacks=ema", "callbacks.ema.decay=0.9999"),
+        f"paths.output_dir={tmp_path / 'ema'}",
+    )
+    name = "conv_in.weight"
+    assert not torch.equal(raw.model.unet.state_dict()[name], averaged.model.unet.state_dict()[name])
+    exported = load_file(tmp_path / "ema" / "export" / "unet" / "diffusion_pytorch_model.safetensors")
+    assert torch.equal(exported[name], averaged.model.unet.state_dict()[name])
+
+
+def test_loss_falls_on_one_batch(quick: list[str]) -> None:
+    steps = "trainer.max_steps=30", "task.optimizer.lr=1e-3", "trainer.overfit_batches=1", "trainer.limit_val_batches=0"
+    task = run("experiment=fashion_dki", *quick, *steps)
+    with (Path(task.trainer.default_root_dir) / "metrics.csv").open() as file:
+        losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
+    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+
+
+def test_find_checkpoint(tmp_path: Path) -> None:
+    assert find_checkpoint("auto", tmp_path) is None and find_checkpoint(None, tmp_path) is None
+    for step in (5, 40):
+        (tmp_path / f"step_{step:07d}.ckpt").touch()
+    assert find_checkpoint("auto", tmp_path) == str(tmp_path / "step_0000040.ckpt")
+    with pytest.raises(InputError, match="resume=auto"):
+        find_checkpoint(None, tmp_path)
+    with pytest.raises(InputError, match=r"nothing\.ckpt"):
+        find_checkpoint(str(tmp_path / "nothing.ckpt"), tmp_path)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes(name: str) -> None:
+    cfg = compose("train", [f"experiment={name}"])
+    assert cfg.name == name and cfg.task._target_.startswith("r2r.") and cfg.model._target_.startswith("r2r.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["experiment=nothing"], 1, "nothing"),
+        (["trainer.max_step=3"], 1, "max_step"),
+        (["data=folder"], 2, "data.root"),
+        (["data=folder", "data.root=/nonexistent"], 2, "/nonexistent"),
+        (["model.pretrained=/nonexistent"], 2, "/nonexistent"),
+        (["resume=/nonexistent.ckpt"], 2, "/nonexistent.ckpt"),
+    ],
+)
+def test_bad_commands_end_with_one_message(arguments: list[str], code: int, message: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = command("experiment=fashion_dki", *arguments, f"paths.output_dir={out}")
+    assert done.returncode == code
+    assert message in done.stderr and "Traceback" not in done.stderr
+    written = {path.name for path in out.rglob("*") if path.is_file()}
+    assert written <= {"config.yaml", "hydra.yaml", "overrides.yaml", "config.resolved.yaml", "r2r.log"}
+
+
+@pytest.mark.e2e
+def test_two_processes_agree_with_each_other(quick: list[str], tmp_path: Path) -> None:
+    """One DDP step on two CPU processes; gradients are averaged, so both end with the same weights, saved once."""
+    done = command(
+        *("experiment=fashion_dki", *quick, "trainer.devices=2", "trainer.strategy=ddp_gloo", "trainer.max_steps=1"),
+        "+callbacks.agree._target_=tests.agreement.RanksAgree",
+        f"+callbacks.agree.folder={tmp_path}",
+        PYTHONPATH=str(Path(__file__).parents[1]),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    sums = [json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
+    assert sums[0]["weights"] == sums[1]["weights"]
+    assert sums[0]["keys"] and not set(sums[0]["keys"]) & set(sums[1]["keys"])
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["world_size"] == 2
