@@ -29,8 +29,7 @@ def train(cfg: DictConfig) -> Any:
     if trainer.is_global_zero:
         (folder / "samples").mkdir(parents=True, exist_ok=True)
         data.first_batch_grid(folder / "samples" / "first_batch.png")
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=False if checkpoint else None)
-    _keep_last(trainer, folder / "checkpoints")
+    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
     return task
 
 
@@ -62,13 +61,6 @@ def _trainer(cfg: DictConfig) -> Any:
         if isinstance(callback, RunRecord):
             callback.config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     return build(cfg.trainer, callbacks=callbacks, logger=list(build(cfg.logger).values()))
-
-
-def _keep_last(trainer: Any, folder: Path) -> None:
-    """Save the final step unless the last periodic checkpoint already is it."""
-    path = folder / f"step_{trainer.global_step:07d}.ckpt"
-    if not path.is_file() and not trainer.fast_dev_run:
-        trainer.save_checkpoint(path)
 
 
 @verb("train")

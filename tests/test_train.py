@@ -19,6 +19,8 @@ from r2r.cli import CONF, compose
 from r2r.errors import InputError
 from r2r.train import find_checkpoint, train
 
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")  # resuming goes on in the same folder
+
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
@@ -42,6 +44,7 @@ def quick(photos: Path, sd_folder: Path, tmp_path: Path) -> list[str]:
         "data=folder",
         f"data.root={photos}",
         "data.num_workers=0",
+        "data.val_fraction=0.4",
         "data.batch_size=2",
         "trainer.accelerator=cpu",
         "trainer.max_steps=2",
@@ -137,12 +140,13 @@ def test_ema_is_averaged_saved_and_exported(quick: list[str], tmp_path: Path) ->
     assert torch.equal(exported[name], averaged.model.unet.state_dict()[name])
 
 
-def test_loss_falls_on_one_batch(quick: list[str]) -> None:
-    steps = "trainer.max_steps=30", "task.optimizer.lr=1e-3", "trainer.overfit_batches=1", "trainer.limit_val_batches=0"
+def test_loss_falls(quick: list[str]) -> None:
+    """Validation noise is fixed, so the curve is smooth enough to compare its ends."""
+    steps = "trainer.max_steps=30", "task.optimizer.lr=1e-3", "trainer.val_check_interval=10"
     task = run("experiment=fashion_dki", *quick, *steps)
     with (Path(task.trainer.default_root_dir) / "metrics.csv").open() as file:
-        losses = [float(row["train/loss"]) for row in csv.DictReader(file)]
-    assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+        losses = [float(row["val/loss"]) for row in csv.DictReader(file) if row["val/loss"]]
+    assert len(losses) == 3 and losses[-1] < 0.9 * losses[0]
 
 
 def test_find_checkpoint(tmp_path: Path) -> None:
@@ -168,7 +172,7 @@ def test_every_experiment_composes(name: str) -> None:
         (["experiment=nothing"], 1, "nothing"),
         (["trainer.max_step=3"], 1, "max_step"),
         (["data=folder"], 2, "data.root"),
-        (["data=folder", "data.root=/nonexistent"], 2, "/nonexistent"),
+        (["data=folder", "data.root=/nonexistent"], 3, "/nonexistent"),
         (["model.pretrained=/nonexistent"], 2, "/nonexistent"),
         (["resume=/nonexistent.ckpt"], 2, "/nonexistent.ckpt"),
     ],

@@ -49,7 +49,7 @@ class EMA(Callback):
         if self._ema is not None:
             self.average.restore(_trained(pl_module))
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Leave the averaged weights in the model: what is exported is what was validated."""
         self.average.copy_to(_trained(pl_module))
 
