@@ -21,15 +21,20 @@ _HERE = Path(__file__).parent
 CONF = next(folder for folder in (_HERE / "conf", _HERE.parent / "conf") if folder.is_dir())
 
 
-def verb(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
-    """Make `main(cfg)` the command `python -m r2r.<name>`, configured by `conf/<name>.yaml`.
+def config_folder(verb: str) -> str:
+    """Where the config of a verb lies.
 
-    A verb whose `model=` is a plain value has a folder of its own, `conf/<name>/<name>.yaml`: beside the group
-    `conf/model/` Hydra would take the value for the name of a file.
+    A verb whose `model=` is a plain value has a folder of its own, `conf/<verb>/`: beside the group `conf/model/` Hydra
+    would take the value for the name of a file.
+    """
+    return str(CONF / verb if (CONF / verb).is_dir() else CONF)
+
+
+def verb(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
+    """Make `main(cfg)` the command `python -m r2r.<name>`, configured by `<name>.yaml` of its config folder.
 
     `InputError` (also inside an instantiation) ends the process with its message alone and its exit code.
     """
-    folder = CONF / name if (CONF / name).is_dir() else CONF
 
     def decorate(task: Callable[[DictConfig], None]) -> Callable[[], None]:
         @wraps(task)
@@ -44,7 +49,7 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], Non
                     raise
                 fail(cause)
 
-        return hydra.main(version_base="1.3", config_path=str(folder), config_name=name)(guarded)
+        return hydra.main(version_base="1.3", config_path=config_folder(name), config_name=name)(guarded)
 
     return decorate
 
@@ -71,7 +76,7 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
     running = GlobalHydra.instance().hydra  # the verb's own, when a verb composes for another
     GlobalHydra.instance().clear()
     try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        with hydra.initialize_config_dir(config_folder(name), version_base="1.3"):
             return hydra.compose(name, overrides)
     finally:
         GlobalHydra.instance().hydra = running
