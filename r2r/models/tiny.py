@@ -16,7 +16,10 @@ from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
 from tokenizers.pre_tokenizers import ByteLevel
+from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from r2r.models.stable_diffusion import PRETRAINED, StableDiffusion
@@ -92,28 +95,30 @@ def build_unet() -> UNet2DConditionModel:
         in_channels=4,
         out_channels=4,
         layers_per_block=1,
-        block_out_channels=(48, 96, 128),
+        block_out_channels=(32, 96, 128),
         down_block_types=("CrossAttnDownBlock2D",) * 3,
         up_block_types=("CrossAttnUpBlock2D",) * 3,
         cross_attention_dim=TEXT_WIDTH,
         attention_head_dim=cast(Any, (1, 2, 2)),  # heads, not widths: diffusers keeps SD 1.x's misnomer
-        norm_num_groups=16,
+        norm_num_groups=4,
     )
 
 
 def build_vae() -> AutoencoderKL:
     """Autoencoder of factor 4 with four latent channels; the recipe sets `scaling_factor` once it is trained."""
-    return AutoencoderKL(
+    vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
-        block_out_channels=(32, 64, 64),
+        block_out_channels=(16, 48, 64),
         layers_per_block=1,
         latent_channels=4,
-        norm_num_groups=16,
+        norm_num_groups=2,  # few: a group of one channel would normalise its mean, the colour, away
         sample_size=RESOLUTION,
         mid_block_add_attention=False,
         force_upcast=False,
     )
+    _start_as_colour_codec(vae)
+    return vae
 
 
 def build_scheduler() -> DDIMScheduler:
@@ -128,11 +133,11 @@ def build_scheduler() -> DDIMScheduler:
     )
 
 
-def build(vae: str | None = None, seed: int = 0) -> StableDiffusion:
+def build_tiny(vae: str | None = None, resolution: int = RESOLUTION, seed: int = 0) -> StableDiffusion:
     """Random text encoder and U-Net around a trained autoencoder: the start of `experiment=tiny_base`.
 
     `vae` is a folder with a `vae` subfolder (an export of `experiment=tiny_vae`, any diffusers pipeline), "tiny" for
-    the shipped one, None for random weights.
+    the shipped one, None for random weights; `resolution` in pixels is that of the training images.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -148,7 +153,7 @@ def build(vae: str | None = None, seed: int = 0) -> StableDiffusion:
         feature_extractor=cast(Any, None),
         requires_safety_checker=False,
     )
-    return StableDiffusion(pipe)
+    return StableDiffusion(pipe, resolution)
 
 
 def _count_pairs(counts: Counter[tuple[str, ...]]) -> Counter[tuple[str, str]]:
@@ -165,3 +170,44 @@ def _merge(symbols: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
         joined = bool(merged) and (merged[-1], symbol) == pair
         merged[-1:] = [merged[-1] + symbol] if joined else [*merged[-1:], symbol]
     return tuple(merged)
+
+
+@torch.no_grad()
+def _start_as_colour_codec(vae: AutoencoderKL, constant: float = 4.0) -> None:
+    """Let the untrained autoencoder carry the mean colour of every 4 x 4 block, so that training starts at detail.
+
+    Eight channels hold x, -x and two constants through all layers: silu(x) - silu(-x) = x undoes the activation, and
+    the constants fix what the group norm divides by. Residual branches start at zero, posteriors narrow.
+    """
+    encoder, decoder = cast(Any, vae.encoder), cast(Any, vae.decoder)
+    keep, signs = torch.eye(8), torch.cat([torch.eye(3), -torch.eye(3), torch.zeros(2, 3)])
+    for module in vae.modules():
+        if isinstance(module, ResnetBlock2D):
+            nn.init.zeros_(module.conv2.weight)
+            nn.init.zeros_(cast(Tensor, module.conv2.bias))
+            if module.conv_shortcut is not None:
+                _carry(module.conv_shortcut, keep)
+    for layer in (encoder.conv_in, decoder.conv_in):
+        _carry(layer, signs)
+        layer.bias[6:8] = constant * torch.tensor([1.0, -1.0])
+    for block in encoder.down_blocks[:-1]:
+        _carry(block.downsamplers[0].conv, keep)
+        block.downsamplers[0].conv.weight[:8, :8] = keep[..., None, None] * F.pad(
+            torch.full((2, 2), 0.25), (0, 1, 0, 1)
+        )
+    for block in decoder.up_blocks[:-1]:
+        _carry(block.upsamplers[0].conv, keep)
+    for end in (encoder, decoder):
+        channels_per_group = end.conv_norm_out.num_channels // end.conv_norm_out.num_groups
+        _carry(end.conv_out, signs.T * constant * (2 / channels_per_group) ** 0.5)
+    _carry(vae.quant_conv, torch.eye(8, 8) * (torch.arange(8) < 4))
+    _carry(vae.post_quant_conv, torch.eye(4))
+    cast(Tensor, cast(Any, vae.quant_conv).bias)[4:] = -6.0
+
+
+def _carry(layer: Any, matrix: Tensor) -> None:
+    """Make the first outputs of a convolution the given combinations of its first inputs, pixel by pixel."""
+    rows, columns = matrix.shape
+    middle = layer.kernel_size[0] // 2
+    layer.weight[:rows], layer.bias[:rows] = 0.0, 0.0
+    layer.weight[:rows, :columns, middle, middle] = matrix

@@ -1,0 +1,89 @@
+"""A small neutral feature network: what garment, what texture, never which domain; the offline backbone of KID.
+
+Demystifying MMD GANs (arXiv:1801.01401) scores sets of images by features of a classifier. This one learns on rendered
+and photo images alike, under equal labels, by `experiment=tiny_features`.
+
+Deviations
+- Features are the pooled activations of the last three stages, not of the last alone: the early ones keep the local
+  appearance (grain, contrast, sharpness) that a classifier of content learns to forget.
+"""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from r2r.errors import MissingWeightsError
+from r2r.types import Images
+
+CATEGORIES = ("t-shirt", "shirt", "trousers", "skirt", "dress", "shorts")
+TEXTURES = ("plain", "stripes", "plaid", "dots", "print", "lettering", "knit")
+SHIPPED = Path(__file__).parents[1] / "assets" / "features"
+
+
+class FeatureNet(nn.Module):
+    """Four convolutional stages (strides 2 to 16); a linear head for the category and one for the texture."""
+
+    def __init__(
+        self,
+        categories: tuple[str, ...] = CATEGORIES,
+        textures: tuple[str, ...] = TEXTURES,
+        channels: tuple[int, ...] = (24, 48, 96, 128),
+        resolution: int = 128,
+    ) -> None:
+        """`resolution` is the side, in pixels, of the images it is trained on and meant for."""
+        super().__init__()
+        self.categories, self.textures = tuple(categories), tuple(textures)
+        self.channels, self.resolution = tuple(channels), resolution
+        self.stages = nn.ModuleList([_convolution(3, channels[0], 2, kernel=5)])
+        for before, width in pairwise(channels):
+            self.stages.append(nn.Sequential(_convolution(before, width, 2), _convolution(width, width, 1)))
+        self.category_head = nn.Linear(sum(channels[1:]), len(categories))
+        self.texture_head = nn.Linear(sum(channels[1:]), len(textures))
+
+    def features(self, images: Images) -> Float[Tensor, "b d"]:
+        """Pooled activations of the last three stages (d = 272), of images in [-1, 1]."""
+        pooled: list[Tensor] = []
+        hidden = images
+        for stage in self.stages:
+            hidden = stage(hidden)
+            pooled.append(hidden.mean((2, 3)))
+        return torch.cat(pooled[1:], dim=1)
+
+    def forward(self, images: Images) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b t"]]:
+        """Logits of the categories and of the textures."""
+        features = self.features(images)
+        return self.category_head(features), self.texture_head(features)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write `config.json` and `model.safetensors` (float16)."""
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        config = {name: getattr(self, name) for name in ("categories", "textures", "channels", "resolution")}
+        (Path(folder) / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+        state = {
+            name: value.half() if value.is_floating_point() else value for name, value in self.state_dict().items()
+        }
+        save_file(state, Path(folder) / "model.safetensors")
+
+    @classmethod
+    def from_pretrained(cls, pretrained: str | Path = "tiny") -> "FeatureNet":
+        """The shipped network ("tiny") or one saved in a folder; float32, in evaluation mode, frozen.
+
+        Raises:
+            MissingWeightsError: the folder does not hold such a network.
+        """
+        folder = SHIPPED if pretrained == "tiny" else Path(pretrained)
+        if not (folder / "model.safetensors").is_file():
+            raise MissingWeightsError(f"no feature network in {folder}; give an export of experiment=tiny_features")
+        network = cls(**json.loads((folder / "config.json").read_text()))
+        network.load_state_dict(load_file(folder / "model.safetensors"))
+        return network.eval().requires_grad_(False)
+
+
+def _convolution(before: int, width: int, stride: int, kernel: int = 3) -> nn.Sequential:
+    convolution = nn.Conv2d(before, width, kernel, stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
