@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -40,6 +41,7 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], Non
         @wraps(task)
         def guarded(cfg: DictConfig) -> None:
             logging.getLogger("lightning.pytorch").propagate = False  # it prints by itself already
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning's own
             try:
                 task(cfg)
             except MissingMandatoryValue as error:
