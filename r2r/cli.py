@@ -44,6 +44,9 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], Non
             warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)  # lightning's own
             try:
                 task(cfg)
+            except KeyboardInterrupt:
+                print("interrupted: what is finished is kept", file=sys.stderr, flush=True)
+                raise SystemExit(130) from None
             except MissingMandatoryValue as error:
                 fail(InputError(f"{str(error).splitlines()[0]}; give it on the command line as {error.full_key}=VALUE"))
             except Exception as error:

@@ -29,7 +29,12 @@ def train(cfg: DictConfig) -> Any:
     if trainer.is_global_zero:
         (folder / "samples").mkdir(parents=True, exist_ok=True)
         data.first_batch_grid(folder / "samples" / "first_batch.png")
-    trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SystemExit:
+        if trainer.interrupted:  # Lightning answers Ctrl-C with exit code 1
+            raise KeyboardInterrupt from None
+        raise
     return task
 
 
