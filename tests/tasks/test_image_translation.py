@@ -180,6 +180,7 @@ def test_row_layout_by_hand() -> None:
     assert rows["source"] == slice(8, 12)
 
 
+@pytest.mark.e2e
 def test_compiled_translation_sees_two_graphs() -> None:
     """Inject on and off, whatever the step; recording adds its first call and the calls after it."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
