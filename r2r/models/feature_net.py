@@ -4,8 +4,9 @@ Demystifying MMD GANs (arXiv:1801.01401) scores sets of images by features of a 
 and photo images alike, under equal labels, by `experiment=tiny_features`.
 
 Deviations
-- Features are the pooled activations of the last three stages, not of the last alone: the early ones keep the local
-  appearance (grain, contrast, sharpness) that a classifier of content learns to forget.
+- Features are means and deviations of the activations of the first three stages, each brought to zero mean and unit
+  variance over the training images of both domains: early stages keep the local appearance (grain, contrast,
+  sharpness) that a classifier of content learns to forget, and the kernel then weighs all of them alike.
 """
 
 import json
@@ -42,22 +43,31 @@ class FeatureNet(nn.Module):
         self.stages = nn.ModuleList([_convolution(3, channels[0], 2, kernel=5)])
         for before, width in pairwise(channels):
             self.stages.append(nn.Sequential(_convolution(before, width, 2), _convolution(width, width, 1)))
+        self.normalise = nn.BatchNorm1d(2 * sum(channels[:3]), affine=False)
         self.category_head = nn.Linear(sum(channels[1:]), len(categories))
         self.texture_head = nn.Linear(sum(channels[1:]), len(textures))
 
     def features(self, images: Images) -> Float[Tensor, "b d"]:
-        """Pooled activations of the last three stages (d = 272), of images in [-1, 1]."""
-        pooled: list[Tensor] = []
-        hidden = images
-        for stage in self.stages:
-            hidden = stage(hidden)
-            pooled.append(hidden.mean((2, 3)))
-        return torch.cat(pooled[1:], dim=1)
+        """Standardised statistics of the first three stages (d = 336), of images in [-1, 1]."""
+        return self._describe(self._activations(images))
 
     def forward(self, images: Images) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b t"]]:
-        """Logits of the categories and of the textures."""
-        features = self.features(images)
-        return self.category_head(features), self.texture_head(features)
+        """Logits of the categories and of the textures, from the means of the last three stages."""
+        activations = self._activations(images)
+        if self.training:
+            self._describe([stage.detach() for stage in activations])  # keeps the running statistics
+        pooled = torch.cat([_mean(stage) for stage in activations[1:]], dim=1)
+        return self.category_head(pooled), self.texture_head(pooled)
+
+    def _activations(self, images: Images) -> list[Tensor]:
+        activations: list[Tensor] = []
+        for stage in self.stages:
+            activations.append(stage(activations[-1] if activations else images))
+        return activations
+
+    def _describe(self, activations: list[Tensor]) -> Tensor:
+        shallow = activations[:3]
+        return self.normalise(torch.cat([f(stage) for stage in shallow for f in (_mean, _deviation)], dim=1))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write `config.json` and `model.safetensors` (float16)."""
@@ -87,3 +97,11 @@ class FeatureNet(nn.Module):
 def _convolution(before: int, width: int, stride: int, kernel: int = 3) -> nn.Sequential:
     convolution = nn.Conv2d(before, width, kernel, stride, padding=kernel // 2, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
+
+
+def _mean(activation: Tensor) -> Tensor:
+    return activation.mean((2, 3))
+
+
+def _deviation(activation: Tensor) -> Tensor:
+    return activation.std((2, 3))
