@@ -10,6 +10,7 @@ Deviations
 """
 
 import json
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,9 +32,9 @@ class FeatureNet(nn.Module):
 
     def __init__(
         self,
-        categories: tuple[str, ...] = CATEGORIES,
-        textures: tuple[str, ...] = TEXTURES,
-        channels: tuple[int, ...] = (24, 48, 96, 128),
+        categories: Sequence[str] = CATEGORIES,
+        textures: Sequence[str] = TEXTURES,
+        channels: Sequence[int] = (24, 48, 96, 128),
         resolution: int = 128,
     ) -> None:
         """`resolution` is the side, in pixels, of the images it is trained on and meant for."""
