@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 
+from r2r.models.stable_diffusion import StableDiffusion
 from r2r.provenance import versions, write_json
 
 
@@ -34,6 +35,7 @@ class RunRecord(Callback):
         if not trainer.is_global_zero:
             return
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
+        model = pl_module.model
         trained = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
         record = {
             "status": status,
@@ -41,7 +43,7 @@ class RunRecord(Callback):
             "world_size": trainer.world_size,
             "seconds": round(time.perf_counter() - self._start, 2),
             "trained_parameters": trained,
-            "unet_sample_evals": pl_module.model.sample_evals,
+            "unet_sample_evals": model.sample_evals if isinstance(model, StableDiffusion) else 0,
             "metrics": metrics,
             "versions": versions(),
             "config": self.config,

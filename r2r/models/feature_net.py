@@ -30,8 +30,6 @@ SHIPPED = Path(__file__).parents[1] / "assets" / "features"
 class FeatureNet(nn.Module):
     """Four convolutional stages (strides 2 to 16); a linear head for the category and one for the texture."""
 
-    sample_evals = 0  # there is no U-Net inside; run records ask every model
-
     def __init__(
         self,
         categories: Sequence[str] = CATEGORIES,
