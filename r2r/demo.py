@@ -205,7 +205,7 @@ def report(cfg: DictConfig, comparison: "Comparison", table: "Table", record: di
     record |= {"findings": [vars(each) for each in verdicts], "protocols": comparison.protocols()}
     write_page(folder / "index.html", page(comparison, table, verdicts, scenes, record))
     write_json(folder / "run.json", record)
-    console = Console(width=max(Console().width, 118))
+    console = Console(width=max(Console().width, 124))
     console.print()
     console.print(table.to_rich())
     for each in verdicts:

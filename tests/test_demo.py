@@ -80,7 +80,7 @@ def test_runs_end_to_end(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert str(folder / "index.html") in done.stdout
     assert "KID to photos" in re.sub(r"\s+", " ", done.stdout)
-    rows = list(csv.DictReader((folder / "table.csv").open(encoding="utf-8")))
+    rows = list(csv.DictReader((folder / "table.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["Images"] for row in rows] == [INPUT, "autoencoder only", WITHOUT_TAC, R2R, "other photos"]
     assert 0 < float(rows[3]["U-Net evals per image"]) <= 60
     assert len((folder / "per_image.csv").read_text(encoding="utf-8").splitlines()) == 1 + 3 * 4

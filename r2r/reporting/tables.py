@@ -39,9 +39,9 @@ class Column:
 
 
 def three_figures(values: Iterable[float]) -> int:
-    """Digits after the point that show the largest of `values` with three figures."""
-    largest = max((abs(value) for value in values), default=0.0)
-    return max(0, 2 - math.floor(math.log10(largest))) if largest > 0 and math.isfinite(largest) else 3
+    """Digits after the point that show the middle one of `values` (by size) with three figures."""
+    sizes = sorted(abs(value) for value in values if value and math.isfinite(value))
+    return max(0, 2 - math.floor(math.log10(sizes[len(sizes) // 2]))) if sizes else 3
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ class Table:
         """For the terminal: intervals on a second line, so that the table stays narrow."""
         table = RichTable(title=self.title, title_justify="left", title_style="bold", caption_justify="left")
         for index, column in enumerate(self.columns):
-            table.add_column(Text(column.heading), justify="right" if index else "left", vertical="middle")
+            table.add_column(
+                Text(column.heading), justify="right" if index else "left", vertical="middle", overflow="fold"
+            )
         for row in self.texts():
             table.add_row(*(Text(cell.replace(" [", "\n[").replace(", ", ",\N{NO-BREAK SPACE}")) for cell in row))
         table.caption = Text("\n".join(self.notes))
