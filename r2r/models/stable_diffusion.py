@@ -203,7 +203,10 @@ class StableDiffusion:
             width = encoder.get_input_embeddings().embedding_dim
             if embedding.shape[-1] != width:
                 raise InputError(f"negative_embedding={str(path)!r} has width {embedding.shape[-1]}, the model {width}")
-            self.pipe.load_textual_inversion({token: embedding}, token=token, text_encoder=encoder, tokenizer=tokenizer)
+            with _quiet():
+                self.pipe.load_textual_inversion(
+                    {token: embedding}, token=token, text_encoder=encoder, tokenizer=tokenizer
+                )
         return token
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -214,15 +217,18 @@ class StableDiffusion:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No progress bars of the libraries below while a pipeline is read or written."""
+    """No progress bars and notices of the libraries below while weights are read or written."""
     libraries = (diffusers_logging, transformers_logging)
+    levels = [logging.get_verbosity() for logging in libraries]
     for logging in libraries:
         logging.disable_progress_bar()
+        logging.set_verbosity_error()
     try:
         yield
     finally:
-        for logging in libraries:
+        for logging, level in zip(libraries, levels, strict=True):
             logging.enable_progress_bar()
+            logging.set_verbosity(level)
 
 
 def _check_folder(pretrained: str, name: str) -> None:
