@@ -42,7 +42,6 @@ class UNet(Protocol):
 
     def set_attn_processor(self, processor: Any) -> None:
         """Set one processor for each layer; empties the dict it is given."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,8 +76,7 @@ class Sites:
 class TokenThreshold:
     """The rule of FashionR2R's released code: self-attentions with `tokens >= image_height * image_width / threshold`.
 
-    Equals `Sites(max_stride=sqrt(threshold / 64))` when both sides are multiples of the VAE factor and of the deepest
-    stride; it differs on other sizes, where the released code may select nothing.
+    Equals `Sites(max_stride=sqrt(threshold / 64))` when every level divides both sides; else it may select less.
     """
 
     image_height: int
@@ -88,8 +86,7 @@ class TokenThreshold:
 
     def __call__(self, site: AttentionSite) -> bool:
         rows, columns = site.token_grid(self.image_height // self.vae_factor, self.image_width // self.vae_factor)
-        enough = rows * columns * self.threshold >= self.image_height * self.image_width
-        return site.kind == "self" and enough
+        return site.kind == "self" and rows * columns * self.threshold >= self.image_height * self.image_width
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,15 +137,14 @@ class AttentionInputs:
     sources: tuple[KeyValue, ...]
 
     def part(self, name: Part) -> Float[Tensor, "b h _ d"]:
-        """The query, or the own key or value."""
+        """Query, or own key or value."""
         return self.query if name == "query" else getattr(self.sources[0], name)
 
     def with_parts(self, parts: Mapping[Part, Tensor], mask: Tensor | None = None) -> "AttentionInputs":
         """The same inputs with some of query, own key and own value replaced, and the own mask if given."""
         own = self.sources[0]
-        main = KeyValue(
-            parts.get("key", own.key), parts.get("value", own.value), own.mask if mask is None else mask, own.scale
-        )
+        key, value, mask = parts.get("key", own.key), parts.get("value", own.value), own.mask if mask is None else mask
+        main = KeyValue(key, value, mask, own.scale)
         return AttentionInputs(parts.get("query", self.query), (main, *self.sources[1:]))
 
 
@@ -160,8 +156,8 @@ AttentionBank = dict[str, AttentionInputs]  # site name -> what passed there; li
 class Record:
     """Keeps what passes at the sites in `bank`; changes nothing.
 
-    With gradients enabled the inputs themselves are kept (a reference net trains through them). Without, a site that
-    was recorded before is overwritten in place, so that compiled code sees fixed buffers instead of a growing store.
+    With gradients enabled the inputs themselves are kept (a reference net trains through them). Without, a known site
+    is overwritten in place: compiled code sees fixed buffers instead of a growing store.
     """
 
     bank: AttentionBank
@@ -208,8 +204,8 @@ def _overwrite(kept: AttentionInputs, inputs: AttentionInputs) -> None:
 class Inject:
     """Receiver rows take parts of the attention inputs from donor rows; queries and keys by default (TAC).
 
-    Donors ride in the same batch, or come from a `bank`. `rows=None` takes every row of the bank in order. The sampling
-    loop switches `enabled`: a Python bool, so compiled code sees two graphs, one on and one off.
+    Donors ride in the batch, or come from a `bank` (`rows=None`: all its rows in order). The sampling loop switches
+    `enabled`: a Python bool, so compiled code sees two graphs.
     """
 
     where: SiteFilter
@@ -220,7 +216,7 @@ class Inject:
 
     def __post_init__(self) -> None:
         if self.rows is None and self.bank is None:
-            raise ValueError("Inject needs rows, or a bank: without either every row would receive itself")
+            raise ValueError("Inject needs rows or a bank: every row would receive itself")
 
     def __call__(self, inputs: AttentionInputs, site: AttentionSite) -> AttentionInputs:
         if not self.enabled or not self.where(site):
@@ -249,13 +245,10 @@ class Fuse:
             return inputs
         own, reference = inputs.sources[0], self.bank[site.name].sources[0]
         key, value, mask = self._reference(inputs, reference, site)
-        parts: dict[Part, Tensor] = {
-            "key": torch.cat([own.key, key], dim=2),
-            "value": torch.cat([own.value, value], dim=2),
-        }
+        key, value = torch.cat([own.key, key], dim=2), torch.cat([own.value, value], dim=2)
         if mask is not None:
             mask = torch.cat([mask.new_ones(*mask.shape[:3], own.key.shape[2]), mask], dim=3)
-        return inputs.with_parts(parts, mask)
+        return inputs.with_parts({"key": key, "value": value}, mask)
 
     def _reference(
         self, inputs: AttentionInputs, reference: KeyValue, site: AttentionSite
@@ -277,9 +270,7 @@ class Fuse:
 def attend(inputs: AttentionInputs) -> Float[Tensor, "b h n d"]:
     """Scaled dot-product attention of the query with every source, summed with their scales."""
     out = _softmax(inputs.query, inputs.sources[0])
-    for source in inputs.sources[1:]:
-        out = out + _softmax(inputs.query, source)
-    return out
+    return sum((_softmax(inputs.query, source) for source in inputs.sources[1:]), out)
 
 
 def _softmax(query: Tensor, source: KeyValue) -> Tensor:
@@ -338,9 +329,8 @@ def _site(name: str, levels: int) -> AttentionSite:
 
 def install(unet: UNet, *controls: AttentionControl) -> None:
     """Install controls for good, at every attention layer; training does this once, in `__init__`."""
-    unet.set_attn_processor(
-        {f"{site.name}.processor": ControlledAttnProcessor(site, controls) for site in attention_sites(unet)}
-    )
+    sites = attention_sites(unet)
+    unet.set_attn_processor({f"{site.name}.processor": ControlledAttnProcessor(site, controls) for site in sites})
 
 
 @contextmanager
@@ -348,8 +338,7 @@ def attention_control(unet: UNet, *controls: AttentionControl) -> Generator[None
     """Install controls for the length of a `with` block and leave the model as it was found.
 
     Raises:
-        RuntimeError: while gradients are enabled. With gradient checkpointing the layers run again in `backward`,
-            after this block has ended: `Inject` then gives wrong gradients without a word.
+        RuntimeError: while gradients are enabled; checkpointed layers run again after this block has ended.
     """
     if torch.is_grad_enabled():
         raise RuntimeError("attention_control is for sampling: wrap it in torch.no_grad(), or use install() to train")
