@@ -8,18 +8,18 @@ Deviations
 - Trained on random crops: the network is convolutional, so the small pictures teach it what the large ones need.
 """
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from lightning import LightningModule
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from r2r.models.stable_diffusion import StableDiffusion
 from r2r.tasks.denoising import noise_generator
+from r2r.tasks.optimization import OptimizerFactory, ScheduleFactory, stepwise
 from r2r.types import ImageBatch, Images
 
 
@@ -29,8 +29,8 @@ class Autoencoder(LightningModule):
     def __init__(
         self,
         model: StableDiffusion,
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        lr_scheduler: Callable[[torch.optim.Optimizer], Any],
+        optimizer: OptimizerFactory,
+        lr_scheduler: ScheduleFactory,
         crop: int = 64,
         edge_weight: float = 0.25,
         kl_weight: float = 3e-4,
@@ -78,9 +78,7 @@ class Autoencoder(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the VAE, and a schedule stepped every step."""
-        optimizer = self.optimizer(self.vae.parameters())
-        scheduler = {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return stepwise(self.optimizer, self.lr_scheduler, self.vae.parameters())
 
     @torch.no_grad()
     def preview(self, batch: ImageBatch) -> dict[str, Images]:

@@ -9,7 +9,6 @@ Deviations
 - Captions come with the data; the paper made them with BLIP, which here is a data step (`python -m r2r.caption`).
 """
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from r2r.diffusion import NoiseLevels
 from r2r.models.stable_diffusion import StableDiffusion
 from r2r.tasks.denoising import denoising_loss, encode_captions, noise_generator
 from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
+from r2r.tasks.optimization import OptimizerFactory, ScheduleFactory, stepwise
 from r2r.types import ImageBatch, Images
 
 PREVIEW = TranslationSettings(num_inference_steps=20, strength=0.6, guidance_scale=1.0, tac_ratio=0.0, start="noise")
@@ -32,8 +32,8 @@ class DomainFinetuning(LightningModule):
     def __init__(
         self,
         model: StableDiffusion,
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        lr_scheduler: Callable[[torch.optim.Optimizer], Any],
+        optimizer: OptimizerFactory,
+        lr_scheduler: ScheduleFactory,
         timesteps: NoiseLevels | None = None,
         min_snr_gamma: float | None = None,
         train_text_encoder: bool = False,
@@ -69,11 +69,7 @@ class DomainFinetuning(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what trains, and a schedule stepped every step."""
-        optimizer = self.optimizer([p for p in self.parameters() if p.requires_grad])
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
-        }
+        return stepwise(self.optimizer, self.lr_scheduler, (p for p in self.parameters() if p.requires_grad))
 
     @torch.no_grad()
     def preview(self, batch: ImageBatch) -> dict[str, Images]:

@@ -4,17 +4,17 @@ Both images of a scene enter every batch under the same labels, so nothing in th
 domain is never an input nor a label.
 """
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning import LightningModule
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from r2r.models.feature_net import FeatureNet
 from r2r.tasks.denoising import noise_generator
+from r2r.tasks.optimization import OptimizerFactory, ScheduleFactory, stepwise
 from r2r.types import Images, PairedBatch
 
 
@@ -24,8 +24,8 @@ class FeatureClassifier(LightningModule):
     def __init__(
         self,
         model: FeatureNet,
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        lr_scheduler: Callable[[torch.optim.Optimizer], Any],
+        optimizer: OptimizerFactory,
+        lr_scheduler: ScheduleFactory,
         seed: int = 0,
     ) -> None:
         """Receive built objects; `optimizer` and `lr_scheduler` are partials."""
@@ -50,9 +50,7 @@ class FeatureClassifier(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the network, and a schedule stepped every step."""
-        optimizer = self.optimizer(self.model.parameters())
-        scheduler = {"scheduler": self.lr_scheduler(optimizer), "interval": "step"}
-        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+        return stepwise(self.optimizer, self.lr_scheduler, self.model.parameters())
 
     @torch.no_grad()
     def preview(self, batch: PairedBatch) -> dict[str, Images]:

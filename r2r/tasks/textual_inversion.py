@@ -10,7 +10,6 @@ Deviations
 - Only the new rows are parameters; diffusers' script optimises the whole token table and restores it.
 """
 
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from r2r.models.placeholder_tokens import add_placeholder
 from r2r.models.stable_diffusion import StableDiffusion
 from r2r.tasks.denoising import denoising_loss, encode_captions, noise_generator
 from r2r.tasks.image_translation import RenderedToReal
+from r2r.tasks.optimization import OptimizerFactory, ScheduleFactory, stepwise
 from r2r.types import ImageBatch, Images
 
 
@@ -33,8 +33,8 @@ class TextualInversion(LightningModule):
     def __init__(
         self,
         model: StableDiffusion,
-        optimizer: Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer],
-        lr_scheduler: Callable[[torch.optim.Optimizer], Any],
+        optimizer: OptimizerFactory,
+        lr_scheduler: ScheduleFactory,
         placeholder_token: str = "<rendered>",
         num_vectors: int = 4,
         initializer: str = "render",
@@ -65,11 +65,7 @@ class TextualInversion(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the vectors, and a schedule stepped every step."""
-        optimizer = self.optimizer(list(self.vectors))
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.lr_scheduler(optimizer), "interval": "step"},
-        }
+        return stepwise(self.optimizer, self.lr_scheduler, self.vectors)
 
     @torch.no_grad()
     def preview(self, batch: ImageBatch) -> dict[str, Images]:
