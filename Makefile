@@ -38,7 +38,7 @@ fmt: $(STAMP) ## format and fix what can be fixed by itself
 	$(PY) -m ruff format .
 
 lock: ## resolve requirements*.lock anew from pyproject.toml
-	$(LOCK) --extra studio --extra dev pyproject.toml -o requirements.lock
+	$(LOCK) --all-extras pyproject.toml -o requirements.lock
 	$(LOCK) --group build -o requirements-build.lock
 
 $(STAMP): requirements.lock requirements-build.lock pyproject.toml
