@@ -7,12 +7,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from r2r.cli import verb
 from r2r.errors import DataError, MissingWeightsError
+from r2r.provenance import run_record, write_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -50,7 +51,6 @@ def caption_samples(
     there. Returns the messages about images that could not be read.
     """
     from r2r.data.captions import read_captions
-    from r2r.provenance import write_json
 
     captions = read_captions(Path(output).parent, output) if Path(output).is_file() else {}
     missing = [sample for sample in samples if sample.key not in captions]
@@ -130,6 +130,8 @@ def main(cfg: DictConfig) -> None:
     samples = find_images(cfg.input)
     captioner = blip(cfg.model, cfg.device, cfg.max_new_tokens)
     failed = caption_samples(samples, cfg.output, captioner, cfg.batch_size, cfg.image_member)
+    config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
+    write_json(Path(cfg.output).with_suffix(".run.json"), run_record(config, images=len(samples), broken=failed))
     if failed:
         raise DataError(f"{len(failed)} of {len(samples)} images could not be captioned:\n  " + "\n  ".join(failed))
     log.info("captions in %s", cfg.output)

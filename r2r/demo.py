@@ -5,21 +5,17 @@ FashionR2R (arXiv:2410.14429) in small: domain knowledge injection with the trai
 """
 
 import json
-import os
-import platform
-import resource
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from r2r.cli import build, compose, fix_output_dir, verb
 from r2r.errors import DataError
-from r2r.provenance import versions, write_json
+from r2r.provenance import run_record, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -64,12 +60,12 @@ def demo(cfg: DictConfig) -> "Comparison":
     scenes = decode(data, data.val_samples[: cfg.num_scenes])
     comparison = compare(cfg, scenes, translate(cfg, scenes, console))
     table = scores(cfg, comparison, decode(data, data.train_samples[: cfg.num_floor_photos])["photo"])
-    record = {
-        "status": "done",
-        "seconds": seconds | {"all": round(time.perf_counter() - start, 1)},
+    work = {
+        "seconds": time.perf_counter() - start,
+        "stages": seconds,
         "commands": ["python -m r2r.demo", *(shlex.join(["python", "-m", "r2r.train", *job]) for job in jobs.values())],
     }
-    report(cfg, comparison, table, record)
+    report(cfg, comparison, table, work)
     return comparison
 
 
@@ -186,7 +182,7 @@ def findings(comparison: "Comparison") -> list["Finding"]:
     return judged + [Finding(text, _signed(by)) for text, by in stated.items()]
 
 
-def report(cfg: DictConfig, comparison: "Comparison", table: "Table", record: dict[str, Any]) -> None:
+def report(cfg: DictConfig, comparison: "Comparison", table: "Table", work: Mapping[str, Any]) -> None:
     """Write grid, tables, page and record; print table, verdicts and the place of the page."""
     from rich.console import Console
     from rich.text import Text
@@ -201,8 +197,12 @@ def report(cfg: DictConfig, comparison: "Comparison", table: "Table", record: di
     table.write_csv(folder / "table.csv")
     (folder / "table.md").write_text(table.to_markdown(), encoding="utf-8")
     write_rows(folder / "per_image.csv", comparison.per_image_rows())
-    record |= {**_machine(), "versions": versions(), "config": OmegaConf.to_container(cfg, resolve=True)}
-    record |= {"findings": [vars(each) for each in verdicts], "protocols": comparison.protocols()}
+    record = run_record(
+        cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)),
+        findings=[vars(each) for each in verdicts],
+        protocols=comparison.protocols(),
+        **work,
+    )
     write_page(folder / "index.html", page(comparison, table, verdicts, scenes, record))
     write_json(folder / "run.json", record)
     console = Console(width=max(Console().width, 124))
@@ -211,8 +211,8 @@ def report(cfg: DictConfig, comparison: "Comparison", table: "Table", record: di
     for each in verdicts:
         mark = {True: ("✓", "green"), False: ("✗", "red"), None: ("•", "dim")}[each.holds]
         console.print(Text.assemble(mark, " ", each.text, " ", (each.numbers, "dim")))
-    minutes, peak = record["seconds"]["all"] / 60, record["peak_memory_gb"]
-    console.print(f"\n{minutes:.1f} minutes on {record['cpus']} CPU cores, peak memory {peak:.1f} GB")
+    minutes, peak = record["seconds"] / 60, record["peak_memory_gb"]
+    console.print(f"\n{minutes:.1f} minutes on {record['hardware']['cpus']} CPU cores, peak memory {peak:.1f} GB")
     console.print(Text(f"pictures and scores: {(folder / 'index.html').absolute()}"), soft_wrap=True)
 
 
@@ -244,8 +244,8 @@ def page(
 
     return Page(
         title="Rendered to real",
-        lead=f"{len(scenes)} clothing renders the model was not trained on, translated by r2r on {record['cpus']} CPU "
-        f"cores; finetuning, translation and scoring took {record['seconds']['all'] / 60:.1f} minutes.",
+        lead=f"{len(scenes)} clothing renders the model was not trained on, translated by r2r on "
+        f"{record['hardware']['cpus']} CPU cores; finetuning, translation and scoring took {record['seconds'] / 60:.1f} minutes.",
         columns=SHOWN,
         scenes=scenes,
         compared=(SHOWN.index(INPUT), SHOWN.index(R2R)),
@@ -255,7 +255,7 @@ def page(
         caveats=CAVEATS,
         commands=record["commands"],
         settings=dict(entry.split("=", 1) for entry in flat(record["config"])),
-        record={**record["versions"], **{key: record[key] for key in ("machine", "cpus", "peak_memory_gb")}},
+        record={**record["versions"], **record["hardware"], "peak_memory_gb": record["peak_memory_gb"]},
     )
 
 
@@ -276,13 +276,6 @@ def _signed(by: "Estimate") -> str:
 
     digits = three_figures([by.value])
     return f"{by.value:+.{digits}f} [{by.low:+.{digits}f}, {by.high:+.{digits}f}]"
-
-
-def _machine() -> dict[str, Any]:
-    unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes on macOS, KiB elsewhere
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"machine": platform.platform(), "cpus": cpus, "peak_memory_gb": round(peak, 2)}
 
 
 @verb("demo")

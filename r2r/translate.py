@@ -9,13 +9,13 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
 from r2r.cli import verb
 from r2r.errors import DataError, InputError
-from r2r.provenance import versions, write_json
+from r2r.provenance import run_record, write_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -48,14 +48,13 @@ def translate(cfg: DictConfig) -> None:
     pipe = RenderedToReal.from_pretrained(cfg.model, cfg.negative_embedding, device=cfg.device, dtype=cfg.dtype)
     start = time.perf_counter()
     broken = _run(pipe, todo, cfg, settings)
-    record = {
-        "images": len(todo) - len(broken),
-        "broken": broken,
-        "seconds": round(time.perf_counter() - start, 2),
-        "unet_sample_evals": pipe.model.sample_evals,
-        "config": OmegaConf.to_container(cfg, resolve=True),
-        "versions": versions(),
-    }
+    record = run_record(
+        cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)),
+        seconds=time.perf_counter() - start,
+        images=len(todo) - len(broken),
+        broken=broken,
+        unet_sample_evals=pipe.model.sample_evals,
+    )
     write_json(Path(cfg.output) / "run.json", record)
     if broken:
         raise DataError(f"{len(broken)} of {len(todo)} images could not be read:\n  " + "\n  ".join(broken))

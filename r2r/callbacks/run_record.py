@@ -7,7 +7,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from r2r.models.stable_diffusion import StableDiffusion
-from r2r.provenance import versions, write_json
+from r2r.provenance import run_record, write_json
 
 
 class RunRecord(Callback):
@@ -37,15 +37,14 @@ class RunRecord(Callback):
         metrics = {key: float(value) for key, value in trainer.callback_metrics.items()}
         model = pl_module.model
         trained = sum(p.numel() for p in pl_module.parameters() if p.requires_grad)
-        record = {
-            "status": status,
-            "steps": trainer.global_step,
-            "world_size": trainer.world_size,
-            "seconds": round(time.perf_counter() - self._start, 2),
-            "trained_parameters": trained,
-            "unet_sample_evals": model.sample_evals if isinstance(model, StableDiffusion) else 0,
-            "metrics": metrics,
-            "versions": versions(),
-            "config": self.config,
-        }
+        record = run_record(
+            self.config,
+            status=status,
+            seconds=time.perf_counter() - self._start,
+            steps=trainer.global_step,
+            world_size=trainer.world_size,
+            trained_parameters=trained,
+            unet_sample_evals=model.sample_evals if isinstance(model, StableDiffusion) else 0,
+            metrics=metrics,
+        )
         write_json(self.path, record)

@@ -3,9 +3,11 @@
 import os
 import sys
 from dataclasses import MISSING, fields
+from pathlib import Path
 from typing import Any
 
 from r2r.errors import InputError
+from r2r.provenance import run_record, write_json
 from r2r.studio.shards import StudioSettings, write_shards
 
 EXPLAINED = {
@@ -30,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings, workers = parse_overrides(arguments)
         paths = write_shards(settings, workers)
+        write_json(Path(settings.output) / "run.json", run_record(vars(settings), shards=len(paths)))
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
