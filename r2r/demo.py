@@ -245,7 +245,8 @@ def page(
     return Page(
         title="Rendered to real",
         lead=f"{len(scenes)} clothing renders the model was not trained on, translated by r2r on "
-        f"{record['hardware']['cpus']} CPU cores; finetuning, translation and scoring took {record['seconds'] / 60:.1f} minutes.",
+        f"{record['hardware']['cpus']} CPU cores; finetuning, translation and scoring took "
+        f"{record['seconds'] / 60:.1f} minutes.",
         columns=SHOWN,
         scenes=scenes,
         compared=(SHOWN.index(INPUT), SHOWN.index(R2R)),
