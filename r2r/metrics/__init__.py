@@ -1,22 +1,28 @@
 """Scores with their protocol: realism (KID), fidelity (PSNR, SSIM), fidelity inside a region, intervals."""
 
 from r2r.metrics.backbones import Backbone, squeezenet
-from r2r.metrics.fidelity import psnr, psnr_protocol, ssim, ssim_protocol
+from r2r.metrics.fidelity import masked_ssim, masked_ssim_protocol, psnr, psnr_protocol, ssim, ssim_protocol
 from r2r.metrics.protocol import Protocol, check_images, protocol
 from r2r.metrics.realism import kid, kid_difference, kid_protocol
-from r2r.metrics.regions import masked_psnr, masked_ssim, masked_ssim_protocol
+from r2r.metrics.regions import Mask
+from r2r.metrics.scores import MSSSIM, PSNR, SSIM, WHOLE, ImageScore
 from r2r.metrics.statistics import Estimate, bootstrap_mean, paired_difference
 
 __all__ = [
+    "MSSSIM",
+    "PSNR",
+    "SSIM",
+    "WHOLE",
     "Backbone",
     "Estimate",
+    "ImageScore",
+    "Mask",
     "Protocol",
     "bootstrap_mean",
     "check_images",
     "kid",
     "kid_difference",
     "kid_protocol",
-    "masked_psnr",
     "masked_ssim",
     "masked_ssim_protocol",
     "paired_difference",

@@ -1,16 +1,21 @@
-"""Distance between an image and its reference, image by image: PSNR and SSIM (torchmetrics).
+"""Distance between an image and its reference, image by image: PSNR, SSIM and MS-SSIM (torchmetrics).
 
 Read them beside a realism score: a copy of the reference is perfect here.
 
 Images come in [-1, 1] and are scored in [0, 1]: SSIM compares mean brightness as a ratio, which means nothing around 0.
+Inside a mask, SSIM is the full-image map averaged over it: the window of a pixel near its border sees 5 pixels beyond.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+from torchmetrics.functional.image import (
+    multiscale_structural_similarity_index_measure,
+    structural_similarity_index_measure,
+)
 
-from r2r.metrics.protocol import Protocol, check_pair, protocol
+from r2r.metrics.protocol import Protocol, check_pair, check_side, protocol
+from r2r.metrics.regions import Mask, check_mask, masked_mean
 from r2r.types import Images
 
 Target = Float[Tensor, "_ 3 _ _"]  # of the images' shape: checked with a message
@@ -22,6 +27,12 @@ SSIM_SETTINGS: Protocol = {
     "k2": 0.03,
     "border": "reflect",
 }
+SSIM_SIDE = 11  # the window fits
+MS_SSIM_SIDE = 176  # torchmetrics: at least 11 px after four halvings
+MS_SSIM_SETTINGS: Protocol = SSIM_SETTINGS | {
+    "scales": "5, weights 0.0448 0.2856 0.3001 0.2363 0.1333",
+    "negative terms": "0",
+}
 
 
 def unit_range(images: Images, target: Target) -> tuple[Images, Target]:
@@ -30,18 +41,43 @@ def unit_range(images: Images, target: Target) -> tuple[Images, Target]:
     return (images.clamp(-1, 1) + 1) / 2, (target.clamp(-1, 1) + 1) / 2
 
 
-def psnr(images: Images, target: Target) -> Float[Tensor, " b"]:
-    """Peak signal-to-noise ratio of each image in dB, over all channels; inf for identical images."""
+def psnr(images: Images, target: Target, mask: Mask | None = None) -> Float[Tensor, " b"]:
+    """Peak signal-to-noise ratio of each image in dB, over all channels; inf for identical images.
+
+    With a `mask` (True = counted), over the pixels inside it.
+    """
     images, target = unit_range(images, target)
-    score = peak_signal_noise_ratio(images, target, data_range=UNIT, reduction="none", dim=(1, 2, 3))
-    return torch.as_tensor(score)
+    return -10 * torch.log10(_mean((images - target).square(), mask))
 
 
-def ssim(images: Images, target: Target) -> Float[Tensor, " b"]:
-    """Structural similarity of each image (Wang et al. 2004), averaged over channels; 1 for identical images."""
+def ssim(images: Images, target: Target, mask: Mask | None = None) -> Float[Tensor, " b"]:
+    """Structural similarity of each image (Wang et al. 2004), averaged over channels; 1 for identical images.
+
+    With a `mask` (True = counted), the map of similarities is averaged over it.
+    """
     images, target = unit_range(images, target)
-    score = structural_similarity_index_measure(images, target, data_range=UNIT, reduction="none")
-    return torch.as_tensor(score)
+    check_side((images.shape[2], images.shape[3]), SSIM_SIDE, "SSIM")
+    _, similarity = structural_similarity_index_measure(
+        images, target, data_range=UNIT, reduction="none", return_full_image=True
+    )
+    return _mean(similarity, mask)
+
+
+def ms_ssim(images: Images, target: Target) -> Float[Tensor, " b"]:
+    """Multi-scale structural similarity of each image (Wang, Simoncelli, Bovik 2003); 1 for identical images.
+
+    Raises InputError below 176 px, where five halvings leave no room for the window.
+    """
+    images, target = unit_range(images, target)
+    check_side((images.shape[2], images.shape[3]), MS_SSIM_SIDE, "MS-SSIM")
+    return multiscale_structural_similarity_index_measure(images, target, data_range=UNIT, reduction="none")
+
+
+def _mean(values: Float[Tensor, "b c h w"], mask: Mask | None) -> Float[Tensor, " b"]:
+    if mask is None:
+        return values.mean((1, 2, 3))
+    check_mask(mask, values)
+    return masked_mean(values, mask)
 
 
 def psnr_protocol(n: int, size: str) -> Protocol:
@@ -52,3 +88,13 @@ def psnr_protocol(n: int, size: str) -> Protocol:
 def ssim_protocol(n: int, size: str) -> Protocol:
     """Protocol of `ssim` over `n` images of `size` "HxW"."""
     return protocol("SSIM", region="whole image", range="[-1, 1]", resize="none", size=size, n=n, **SSIM_SETTINGS)
+
+
+def masked_ssim(images: Images, target: Target, mask: Mask) -> Float[Tensor, " b"]:
+    """SSIM of each image inside `mask` (True = counted); equals `fidelity.ssim` for a full mask."""
+    return ssim(images, target, mask)
+
+
+def masked_ssim_protocol(region: str, n: int, size: str) -> Protocol:
+    """Protocol of `masked_ssim` over `n` images of `size` "HxW", with the name of the region."""
+    return protocol("SSIM", region=region, range="[-1, 1]", resize="none", size=size, n=n, **SSIM_SETTINGS)
