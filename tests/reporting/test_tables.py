@@ -50,11 +50,11 @@ def test_changes_say_whether_they_are_for_the_better(better: str, bounds: tuple[
 def test_best_values() -> None:
     columns = [Column("Images"), Column("KID", 1, "lower"), Column("SSIM", 1, "higher"), Column("n")]
     rows = [
-        ["input", Estimate(9.0, 8, 9, 3), 1.0, 5],
-        ["a", Estimate(2.0, 1, 3, 3), 0.5, 7],
-        ["b", Estimate(1.0, 0, 3, 3), 0.5, 8],
-        ["c", Estimate(math.nan, 0, 3, 3), None, 9],
-        ["floor", Estimate(0.0, 0, 0, 3), None, 10],
+        ["input", Estimate(9.0, 8.0, 9.0, 3), 1.0, 5],
+        ["a", Estimate(2.0, 1.0, 3.0, 3), 0.5, 7],
+        ["b", Estimate(1.0, 0.0, 3.0, 3), 0.5, 8],
+        ["c", Estimate(math.nan, 0.0, 3.0, 3), None, 9],
+        ["floor", Estimate(0.0, 0.0, 0.0, 3), None, 10],
     ]
     table = Table("t", columns, rows, references=frozenset({0, 4}))
     assert [table.best(index) for index in range(4)] == [set(), {2}, {1, 2}, set()]
