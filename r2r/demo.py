@@ -251,7 +251,7 @@ def page(
         scenes=scenes,
         compared=(SHOWN.index(INPUT), SHOWN.index(R2R)),
         findings=verdicts,
-        table=table,
+        tables=[table],
         protocols=comparison.protocols(),
         caveats=CAVEATS,
         commands=record["commands"],

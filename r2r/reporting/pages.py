@@ -5,12 +5,18 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
 from r2r.metrics import Protocol
 from r2r.reporting.tables import Table
+
+LOSSLESS_PIXELS = 8_000_000  # up to here all pictures of a page together are PNG: at most 24 MB before base64
+MOST_PIXELS = 80_000_000  # beyond, pictures are scaled down: at about 0.4 bytes a pixel, 32 MB of JPEG
+FIGURE_WIDTH = 2400  # pixels; wider figures are scaled down
+QUALITY = 90
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Scene:
-    """One row of the gallery: a picture per column of the page, and short remarks below the pictures."""
+    """One row of the gallery: a picture per column of the page, and short remarks below the pictures.
+
+    `pictures` may decode as it is read: the page goes through it once, and once more for the first scene.
+    """
 
     name: str
     caption: str
@@ -33,8 +42,29 @@ class Scene:
 
 
 @dataclass(frozen=True)
+class Figure:
+    """A picture of its own, such as a sweep's grid or a heat map."""
+
+    title: str
+    picture: Image.Image
+    caption: str = ""
+
+
+@dataclass(frozen=True)
+class Link:
+    """Where the row called `name` in the tables comes from: a folder or an address; `note` says what lies there."""
+
+    name: str
+    target: Path | str
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Page:
-    """All that the page shows, top to bottom; `compared` are the columns the slider starts with."""
+    """All that the page shows, top to bottom; `compared` are the columns the slider starts with.
+
+    `protocols` belong to the table columns of the same title, which refer to them by number.
+    """
 
     title: str
     lead: str
@@ -42,12 +72,15 @@ class Page:
     scenes: Sequence[Scene]
     compared: tuple[int, int]
     findings: Sequence[Finding]
-    table: Table
+    tables: Sequence[Table]
     protocols: Mapping[str, Protocol]
     caveats: Sequence[str]
     commands: Sequence[str]
     settings: Mapping[str, object]
     record: Mapping[str, object] = field(default_factory=dict)
+    figures: Sequence[Figure] = ()
+    links: Sequence[Link] = ()
+    gallery_title: str = "All held-out scenes"
 
 
 def write_page(path: Path, page: Page) -> None:
@@ -59,12 +92,68 @@ def write_page(path: Path, page: Page) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    html = templates.get_template("page.html.j2").render(page=page, embed=embed)
+    html = templates.get_template("page.html.j2").render(
+        page=page,
+        embedding=Embedding.of(page.scenes),
+        embed_figure=embed_figure,
+        numbers={title: number for number, title in enumerate(page.protocols, start=1)},
+        addresses={link.name: address(link.target, path.parent) for link in page.links},
+    )
     path.write_text(html, encoding="utf-8")
 
 
-def embed(picture: Image.Image) -> str:
-    """The picture as a PNG data URI."""
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+@dataclass(frozen=True)
+class Embedding:
+    """How all pictures of a page are embedded: one rule for every column, so that none is favoured."""
+
+    lossless: bool
+    scale: float = 1.0
+
+    @classmethod
+    def of(cls, scenes: Sequence[Scene]) -> "Embedding":
+        """PNG up to 8 megapixels in all, then JPEG, scaled to 80 megapixels in all; as counted on the first scene."""
+        pixels = len(scenes) * sum(picture.width * picture.height for picture in scenes[0].pictures) if scenes else 0
+        return cls(pixels <= LOSSLESS_PIXELS, min(1.0, (MOST_PIXELS / max(pixels, 1)) ** 0.5))
+
+    @property
+    def rule(self) -> str:
+        """What a reader should know about the pictures before judging them."""
+        if self.lossless:
+            return "Pictures are embedded losslessly (PNG), pixel for pixel."
+        size = "at full size" if self.scale == 1 else f"at {self.scale:.0%} of their size"
+        return f"Pictures are embedded as JPEG (quality {QUALITY}, {size}) to keep this page small; scores are not."
+
+    def __call__(self, picture: Image.Image) -> str:
+        """The picture as a data URI."""
+        return _data_uri(_scaled(picture, self.scale), self.lossless)
+
+
+def embed_figure(picture: Image.Image) -> str:
+    """A figure as a data URI: at most 2400 pixels wide, PNG up to two megapixels, else JPEG."""
+    fitted = _scaled(picture, min(1.0, FIGURE_WIDTH / picture.width))
+    return _data_uri(fitted, fitted.width * fitted.height <= LOSSLESS_PIXELS // 4)
+
+
+def address(target: Path | str, folder: Path) -> str:
+    """What a page in `folder` links to: relative below the folder, so that both can move; else a full address."""
+    if isinstance(target, str):
+        return target
+    full, base = target.absolute(), folder.absolute()
+    below = full.is_relative_to(base) and full != base
+    return quote(full.relative_to(base).as_posix()) + "/" if below else full.as_uri()
+
+
+def _scaled(picture: Image.Image, scale: float) -> Image.Image:
+    if scale == 1:
+        return picture
+    width, height = (max(1, round(side * scale)) for side in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _data_uri(picture: Image.Image, lossless: bool) -> str:
+    buffer, kind = io.BytesIO(), "png" if lossless else "jpeg"
+    if lossless:
+        picture.convert("RGB").save(buffer, "PNG", optimize=True)
+    else:
+        picture.convert("RGB").save(buffer, "JPEG", quality=QUALITY, subsampling=0, optimize=True)
+    return f"data:image/{kind};base64," + base64.b64encode(buffer.getvalue()).decode()

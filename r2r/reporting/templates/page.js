@@ -1,14 +1,17 @@
 (() => {
   const stage = document.querySelector(".stage");
+  if (!stage) return;
   const slider = document.getElementById("slider");
   const before = document.getElementById("before");
   const after = document.getElementById("after");
-  const rows = [...document.querySelectorAll(".gallery tr[tabindex]")];
-  let current = rows[0];
+  const rows = [...document.querySelectorAll(".scene")];
+  const still = matchMedia("(prefers-reduced-motion: reduce)");
+  let current = 0;
 
   const chosen = (side) => document.querySelector(`input[name=${side}]:checked`);
   const show = () => {
-    const pictures = current.querySelectorAll("img");
+    const row = rows[current];
+    const pictures = row.querySelectorAll("img");
     for (const [side, image] of [["left", before], ["right", after]]) {
       const choice = chosen(side);
       const title = choice.parentElement.textContent.trim();
@@ -16,18 +19,35 @@
       image.alt = title;
       document.getElementById(`tag-${side}`).textContent = title;
     }
-    document.getElementById("compare-caption").textContent = current.dataset.caption;
+    document.getElementById("compare-caption").textContent = row.dataset.caption;
+    document.getElementById("position").textContent = `${current + 1} / ${rows.length}`;
+    rows.forEach((each, index) => each.classList.toggle("shown", index === current));
   };
-  const select = (row) => {
-    current = row;
+  const turn = (by) => {
+    current = (current + by + rows.length) % rows.length;
     show();
-    document.getElementById("compare-title").scrollIntoView({ behavior: "smooth" });
+  };
+  const select = (index) => {
+    current = index;
+    show();
+    document.getElementById("compare-title").scrollIntoView({ behavior: still.matches ? "auto" : "smooth" });
   };
 
   slider.addEventListener("input", () => stage.style.setProperty("--seam", `${slider.value}%`));
   document.querySelectorAll(".choices input").forEach((input) => input.addEventListener("change", show));
-  for (const row of rows) {
-    row.addEventListener("click", () => select(row));
-    row.addEventListener("keydown", (event) => { if (event.key === "Enter") select(row); });
-  }
+  document.getElementById("previous").addEventListener("click", () => turn(-1));
+  document.getElementById("next").addEventListener("click", () => turn(1));
+  rows.forEach((row, index) => {
+    row.addEventListener("click", () => select(index));
+    row.addEventListener("keydown", (event) => {
+      if (event.key !== "Enter" && event.key !== " ") return;
+      event.preventDefault();
+      select(index);
+    });
+  });
+
+  const gallery = document.querySelector(".gallery");
+  const head = document.querySelector(".gallery-head");
+  gallery.addEventListener("scroll", () => { head.scrollLeft = gallery.scrollLeft; }, { passive: true });
+  show();
 })();
