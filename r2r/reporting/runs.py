@@ -1,0 +1,169 @@
+"""Runs as they lie on disk: what `run.json` and `metrics.csv` in a folder tell of settings, costs and outcome.
+
+Nothing here asks a server: a run that was logged offline reports like any other.
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from r2r.errors import DataError, InputError
+from r2r.reporting.tables import Cell, Column, Table, three_figures
+
+Settings = Mapping[str, object]
+# Where a run lay or what it was called, not what it did.
+PLACES = ("input", "output", "name", "paths.output_dir", "paths.log_dir", "resume", "carry_on")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One folder and what its `run.json` says; `record` is empty where there is none."""
+
+    name: str
+    folder: Path
+    record: Mapping[str, Any]
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The run's config, flat: `task.optimizer.lr`, without places."""
+        return {key: value for key, value in flat(self.record.get("config", {})) if not _is_place(key)}
+
+    @property
+    def trained(self) -> bool:
+        """Whether this is a training run."""
+        return "steps" in self.record
+
+    @property
+    def state(self) -> str:
+        """The record's status: done, running, interrupted, or failed and why; "no record" without one."""
+        return str(self.record.get("status", "no record"))
+
+    @property
+    def evals(self) -> float | None:
+        """U-Net sample evaluations per image, where the record counts both."""
+        return self._per_image("unet_sample_evals")
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds per image, without loading the model."""
+        return self._per_image("seconds")
+
+    @property
+    def memory_gb(self) -> float | None:
+        """Peak memory: of the GPU where one was in use, else of the process."""
+        gpu = self.record.get("peak_gpu_memory_gb")
+        return gpu if gpu is not None else self.record.get("peak_memory_gb")
+
+    @property
+    def url(self) -> str | None:
+        """The run's page at W&B, where the record has one."""
+        return self.record.get("wandb_url")
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Final metrics: of the record, else the last values in `metrics.csv`."""
+        return dict(self.record.get("metrics") or last_values(self.folder / "metrics.csv"))
+
+    def _per_image(self, count: str) -> float | None:
+        images, total = self.record.get("images"), self.record.get(count)
+        return total / images if images and total is not None else None
+
+
+def read_run(name: str, folder: Path) -> Run:
+    """The run in `folder`.
+
+    Raises:
+        InputError: there is no such folder.
+        DataError: its `run.json` cannot be read.
+    """
+    if not folder.is_dir():
+        what = "is a file, not a folder" if folder.exists() else "no such folder"
+        raise InputError(f"{name}: {what}: {folder.absolute()}; give the folder that the run wrote")
+    path = folder / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except (OSError, ValueError) as error:
+        raise DataError(f"{name}: cannot read {path}: {error}; repair or remove it") from error
+    if not isinstance(record, dict):
+        raise DataError(f"{name}: {path} holds no run record; repair or remove it")
+    return Run(name, folder, record)
+
+
+def training_runs(run: Run) -> list[Run]:
+    """The training runs a folder stands for: itself, the jobs of a sweep or multirun, or none."""
+    if run.trained:
+        return [run]
+    jobs = sweep_jobs(run.folder)
+    found = [read_run(f"{run.name}/{name}", folder) for name, folder in jobs.items() if folder.is_dir()]
+    return [job for job in found if job.trained or (run.folder / "sweep.jsonl").is_file()]
+
+
+def sweep_jobs(folder: Path) -> dict[str, Path]:
+    """Job folders of a multirun, by their name, in numerical order; none where `folder` is no multirun."""
+    if not (folder / "sweep.jsonl").is_file() and not (folder / "multirun.yaml").is_file():
+        return {}
+    jobs = {path.name: path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()}
+    return dict(sorted(jobs.items(), key=lambda job: int(job[0])))
+
+
+def last_values(path: Path) -> dict[str, float]:
+    """The last value of every column of a metrics table, epochs and steps left out; empty without a table."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="", encoding="utf-8") as file:
+        cells = [(name, cell) for row in csv.DictReader(file) for name, cell in row.items() if name and cell]
+    return {name: float(cell) for name, cell in cells if name not in ("epoch", "step")}
+
+
+def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Nested settings as dotted names with their values."""
+    if not isinstance(settings, Mapping):
+        yield prefix, settings
+        return
+    for key, value in settings.items():
+        yield from flat(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def changed_settings(runs: Sequence[Run]) -> dict[str, list[object]]:
+    """The settings in which the runs differ, each with its value per run (None where a run has none)."""
+    settings = [run.settings for run in runs]
+    names = dict.fromkeys(name for each in settings for name in each)
+    values = {name: [each.get(name) for each in settings] for name in names}
+    return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """Dotted names cut to their last part where that is unambiguous."""
+    last = [name.rsplit(".", 1)[-1] for name in names]
+    return [short if last.count(short) == 1 else name for short, name in zip(last, names, strict=True)]
+
+
+def setting_text(value: object) -> str | None:
+    """A setting as a cell: text in full, a dash for none."""
+    if isinstance(value, float):
+        return f"{value:g}"
+    return None if value is None else str(value) if value != "" else "“”"
+
+
+def training_table(runs: Sequence[Run]) -> Table:
+    """One row per training run: what was changed, how far it came, its final metrics, state, time and memory."""
+    changed = changed_settings(runs)
+    metrics = list(dict.fromkeys(name for run in runs for name in run.metrics))
+    columns = [Column("Run"), *map(Column, short_names(list(changed))), Column("Steps")]
+    columns += [Column(name, three_figures(run.metrics.get(name, 0.0) for run in runs)) for name in metrics]
+    columns += [Column("State"), Column("Minutes", 1), Column("Memory [GB]", 1)]
+    rows: list[list[Cell]] = []
+    for index, run in enumerate(runs):
+        seconds = run.record.get("seconds")
+        values: list[Cell] = [setting_text(each[index]) for each in changed.values()]
+        outcome: list[Cell] = [run.metrics.get(name) for name in metrics]
+        end: list[Cell] = [run.state, None if seconds is None else seconds / 60, run.memory_gb]
+        rows.append([run.name, *values, run.record.get("steps"), *outcome, *end])
+    return Table("Training runs", columns, rows, ["Metrics are the last ones logged."])
+
+
+def _is_place(name: str) -> bool:
+    return name in PLACES or name.endswith(("output_dir", ".folder", ".dirpath", ".save_dir", ".log_dir"))
