@@ -18,6 +18,7 @@ Deviations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, islice
 from typing import Any
 
@@ -39,42 +40,13 @@ from r2r.attention import (
 )
 from r2r.data.images import fit_to_multiple, to_pil, to_tensor
 from r2r.diffusion import active_timesteps, classifier_free_guidance, ddim_step, injected_steps, to_noise
-from r2r.diffusion.schedule import check_unit
 from r2r.errors import InputError
 from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
+from r2r.tasks.translation_settings import TranslationSettings
 from r2r.types import Latents
 
 Progress = Callable[[int], None]  # called with the number of images finished
-CHOICES = {
-    "inject": ("prompt", "both"),
-    "start": ("inversion", "noise"),
-    "inversion_order": ("ascending", "released"),
-    "source": ("row", "recorded"),
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class TranslationSettings:
-    """How to translate; defaults are FashionR2R's released ones."""
-
-    num_inference_steps: int = 50
-    strength: float = 0.3  # share of the steps that are inverted and sampled again, in [0, 1]
-    guidance_scale: float = 7.5  # 1 turns guidance off
-    tac_ratio: float = 0.9  # share of the active steps that inject, noisiest first, in [0, 1]
-    max_stride: int = 2  # inject into self-attentions up to this stride
-    inject: str = "prompt"  # which guidance halves receive queries and keys: "prompt" or "both"
-    start: str = "inversion"  # "inversion", or "noise": SDEdit (arXiv:2108.01073)
-    inversion_order: str = "ascending"  # "ascending", or "released" as in FashionR2R's code
-    source: str = "row"  # "row", or "recorded": queries and keys kept from the inversion, approximate but cheaper
-
-    def __post_init__(self) -> None:
-        check_unit("strength", self.strength)
-        check_unit("tac_ratio", self.tac_ratio)
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise InputError(f"{name}={getattr(self, name)!r} must be one of {', '.join(allowed)}")
-        if self.num_inference_steps < 1:
-            raise InputError(f"num_inference_steps={self.num_inference_steps} must be at least 1")
+Finish = Callable[[Latents], list[Image.Image]]
 
 
 @dataclass(frozen=True)
@@ -164,21 +136,72 @@ class RenderedToReal:
             **settings: fields of `TranslationSettings`.
         """
         options = TranslationSettings(**settings)
-        images = [images] if isinstance(images, Image.Image) else images
+        conditions = self._conditions(prompt, negative_prompt, source_prompt)
+        results: list[Image.Image] = []
+        for latents, noise, finish in self._latent_batches(images, resolution, batch_size, seed):
+            out = self.translate_latents(latents, *conditions, noise=noise, settings=options)
+            results += finish(out)
+            if progress is not None:
+                progress(len(latents))
+        return results
+
+    @torch.no_grad()
+    def sweep(
+        self,
+        images: Sequence[Image.Image] | Image.Image,
+        *,
+        strengths: Sequence[float],
+        tac_ratios: Sequence[float],
+        prompt: str = "",
+        negative_prompt: str | None = None,
+        source_prompt: str = "",
+        seed: int = 0,
+        resolution: int | None = None,
+        max_rows: int = 64,
+        progress: Progress | None = None,
+        **settings: Any,
+    ) -> dict[tuple[float, float], list[Image.Image]]:
+        """Translate with every pair of strength and TAC ratio; work the cells have in common is done once.
+
+        Returns the images of each cell by (strength, tac_ratio), equal to what a call with these two would give.
+        `max_rows` bounds the rows of one U-Net call, and so the memory; the other arguments are those of a call.
+        """
+        from r2r.tasks.translation_sweep import SweepPlan, sweep_latents  # it builds on this module
+
+        options = TranslationSettings(**settings)
+        conditions = self._conditions(prompt, negative_prompt, source_prompt)
+        plan = SweepPlan.of(strengths, tac_ratios, options, source_prompt == prompt)
+        results: dict[tuple[float, float], list[Image.Image]] = {cell: [] for cell in plan.paths}
+        for latents, noise, finish in self._latent_batches(images, resolution, plan.images_at_once(max_rows), seed):
+            out = sweep_latents(self, plan, latents, *conditions, noise=noise, max_rows=max_rows)
+            finished = {path: finish(latents) for path, latents in out.items()}
+            for cell, path in plan.paths.items():
+                results[cell] += finished[path]
+            if progress is not None:
+                progress(len(latents))
+        return results
+
+    def _conditions(self, prompt: str, negative_prompt: str | None, source_prompt: str) -> list[TextConditioning]:
+        """What the prompt, the negative and the source rows are told; one object where the texts are equal."""
         negative = self.negative_prompt if negative_prompt is None else negative_prompt
         encoded = {text: self.model.encode_prompts([text]) for text in {prompt, negative, source_prompt}}
-        conditions = [encoded[text] for text in (prompt, negative, source_prompt)]
+        return [encoded[text] for text in (prompt, negative, source_prompt)]
+
+    def _latent_batches(
+        self, images: Sequence[Image.Image] | Image.Image, resolution: int | None, batch_size: int, seed: int
+    ) -> Iterator[tuple[Latents, Latents, Finish]]:
+        """Batches of latents of equal size, start noise for them, and the way from latents back to finished images."""
+        images = [images] if isinstance(images, Image.Image) else images
         fitted = [fit_to_multiple(image, self.model.size_multiple, resolution) for image in images]
-        results: list[Image.Image] = []
         for batch in _batches(fitted, batch_size):
             pixels = torch.stack([to_tensor(image) for image, _ in batch]).to(self.model.device)
             latents = self.model.encode(pixels)
             noise = torch.randn(latents[0].shape, generator=torch.Generator().manual_seed(seed)).to(latents)
-            out = self.translate_latents(latents, *conditions, noise=noise.expand_as(latents), settings=options)
-            results += [unfit(to_pil(x)) for x, (_, unfit) in zip(self.model.decode(out), batch, strict=True)]
-            if progress is not None:
-                progress(len(batch))
-        return results
+            yield latents, noise.expand_as(latents), partial(self._finish, [back for _, back in batch])
+
+    def _finish(self, restore: list[Callable[[Image.Image], Image.Image]], latents: Latents) -> list[Image.Image]:
+        """Decoded images, each in its own size."""
+        return [back(to_pil(image)) for image, back in zip(self.model.decode(latents), restore, strict=True)]
 
     @torch.no_grad()
     def translate_latents(
@@ -213,11 +236,10 @@ class RenderedToReal:
                 trajectory = self._invert(latents, source, settings, record)
             else:
                 trajectory = Trajectory([latents], {})
-            start = trajectory.latents[-1] if settings.start == "inversion" else _noised(latents, noise, steps[-1])
-            # After an inversion start both rows are equal, so the first injection cannot change the prompt half.
-            same = settings.start == "inversion" and settings.inject == "prompt" and source is prompt
+            start = trajectory.latents[-1] if settings.start == "inversion" else noised(latents, noise, steps[-1])
             conditions = {"prompt": prompt, "negative": negative, "source": source}
-            return self._sample(start, trajectory, conditions, settings, inject, range(int(same), num_injected))
+            injected = range(settings.first_injection(source is prompt), num_injected)
+            return self._sample(start, trajectory, conditions, settings, inject, injected)
 
     def steps(self, settings: TranslationSettings) -> list[Step]:
         """The active steps in ascending time order."""
@@ -240,14 +262,12 @@ class RenderedToReal:
         Receivers take queries and keys of the source rows, which ride in the batch or lie in the recorder's bank.
         """
         where = Sites("self", settings.max_stride)
-        halves = _halves(settings)
-        rows = Rows((*halves, "source"), count)
-        receivers = ("prompt",) if settings.inject == "prompt" else halves
+        rows = Rows((*settings.halves, "source"), count)
         bank = AttentionBank()
         record = Record(bank, where, enabled=False)
         if settings.source == "row":
-            return record, Inject(where, rows.route(**dict.fromkeys(receivers, "source")), enabled=False)
-        pairs = tuple((rows[name], slice(0, count)) for name in receivers)
+            return record, Inject(where, rows.route(**dict.fromkeys(settings.receivers, "source")), enabled=False)
+        pairs = tuple((rows[name], slice(0, count)) for name in settings.receivers)
         return record, Inject(where, RowMap(pairs), bank, enabled=False)
 
     def _invert(
@@ -259,7 +279,7 @@ class RenderedToReal:
         record.enabled = settings.source == "recorded"
         for step in steps if settings.inversion_order == "ascending" else reversed(steps):
             if not step.is_identity:
-                noise = self._noise(latents, step.timestep, step.signal_before, condition)
+                noise = self.predict_noise(latents, step.timestep, step.signal_before, condition)
                 latents = ddim_step(latents, noise, step.signal_before, step.signal)
                 trajectory.attention[step.timestep] = snapshot(record.bank)
             trajectory.latents.append(latents)
@@ -276,7 +296,7 @@ class RenderedToReal:
         injected: range,
     ) -> Latents:
         """Walk down the active steps; in those `injected` the source rides along or comes from the trajectory."""
-        halves = _halves(settings)
+        halves = settings.halves
         for index, step in enumerate(reversed(self.steps(settings))):
             if step.is_identity:
                 break
@@ -302,23 +322,19 @@ class RenderedToReal:
         """One batched U-Net call over the named rows, and guidance between its halves."""
         batch = torch.cat([branches.get(name, latents) for name in rows.names])
         condition = TextConditioning.cat([conditions[name].repeat(rows.count) for name in rows.names])
-        noise = self._noise(batch, step.timestep, step.signal, condition)
+        noise = self.predict_noise(batch, step.timestep, step.signal, condition)
         if "negative" not in rows.names:
             return noise[rows["prompt"]]
         return classifier_free_guidance(noise[rows["negative"]], noise[rows["prompt"]], guidance_scale)
 
-    def _noise(self, latents: Tensor, timestep: int, signal: float, condition: TextConditioning) -> Tensor:
+    def predict_noise(self, latents: Tensor, timestep: int, signal: float, condition: TextConditioning) -> Tensor:
+        """One U-Net call as noise, whatever the model predicts; `signal` is abar of the latents."""
         time = torch.tensor(timestep, device=latents.device)
         output = self.model.predict(latents, time, condition)
         return to_noise(output, latents, signal, self.model.schedule.prediction)
 
 
-def _halves(settings: TranslationSettings) -> tuple[str, ...]:
-    """The rows that guidance needs."""
-    return ("prompt",) if settings.guidance_scale == 1 else ("negative", "prompt")
-
-
-def _noised(latents: Latents, noise: Latents | None, step: Step) -> Latents:
+def noised(latents: Latents, noise: Latents | None, step: Step) -> Latents:
     """SDEdit's start: the latents at the noise level of the first step."""
     if noise is None:
         raise InputError("start='noise' needs noise")
