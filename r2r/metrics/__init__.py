@@ -1,19 +1,25 @@
-"""Scores with their protocol: realism (KID), fidelity (PSNR, SSIM), fidelity inside a region, intervals."""
+"""Scores with their protocol: realism of sets, likeness of images to references (whole or in a region), intervals."""
 
 from r2r.metrics.backbones import Backbone, squeezenet
 from r2r.metrics.fidelity import masked_ssim, masked_ssim_protocol, psnr, psnr_protocol, ssim, ssim_protocol
+from r2r.metrics.perceptual import DISTS, LPIPS
 from r2r.metrics.protocol import Protocol, check_images, protocol
 from r2r.metrics.realism import kid, kid_difference, kid_protocol
 from r2r.metrics.regions import Mask
 from r2r.metrics.scores import MSSSIM, PSNR, SSIM, WHOLE, ImageScore
+from r2r.metrics.semantic import CLIPSimilarity, DINOStructure
 from r2r.metrics.statistics import Estimate, bootstrap_mean, paired_difference
 
 __all__ = [
+    "DISTS",
+    "LPIPS",
     "MSSSIM",
     "PSNR",
     "SSIM",
     "WHOLE",
     "Backbone",
+    "CLIPSimilarity",
+    "DINOStructure",
     "Estimate",
     "ImageScore",
     "Mask",

@@ -20,6 +20,7 @@ from r2r.types import Images
 Scores = Float[Tensor, " b"]
 Measure = Callable[[Images, Images, Mask | None], Scores]
 WHOLE = "whole image"
+_BATCH = 8  # images at a time: feature maps of large images fill memory
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,15 @@ def checked(measure: Measure, name: str, min_side: int = 1, device: str = "cpu")
     @torch.no_grad()
     def scores(images: Pixels, target: Pixels, mask: Mask | None = None) -> Scores:
         check_pair(images, target)
-        check_side((images.shape[-2], images.shape[-1]), min_side, name)
+        check_side((images.shape[2], images.shape[3]), min_side, name)
         if mask is not None:
             check_mask(mask, images)
-            mask = mask.to(device)
+        batches = [slice(first, first + _BATCH) for first in range(0, len(images), _BATCH)]
+        return torch.cat([part(images[rows], target[rows], None if mask is None else mask[rows]) for rows in batches])
+
+    def part(images: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
         images, target = (side.to(device, torch.float32).clamp(-1, 1) for side in (images, target))
-        return measure(images, target, mask).float().cpu()
+        return measure(images, target, None if mask is None else mask.to(device)).float().cpu()
 
     return scores
 
