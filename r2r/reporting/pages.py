@@ -97,9 +97,17 @@ def write_page(path: Path, page: Page) -> None:
         embedding=Embedding.of(page.scenes),
         embed_figure=embed_figure,
         numbers={title: number for number, title in enumerate(page.protocols, start=1)},
+        common=common_settings(page.protocols),
         addresses={link.name: address(link.target, path.parent) for link in page.links},
     )
     path.write_text(html, encoding="utf-8")
+
+
+def common_settings(protocols: Mapping[str, Protocol]) -> Protocol:
+    """What several protocols have in common, to be told once; nothing for a single one."""
+    first, *others = protocols.values() or [{}]
+    same = {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
+    return same if others else {}
 
 
 @dataclass(frozen=True)

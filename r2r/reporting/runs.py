@@ -6,9 +6,11 @@ Nothing here asks a server: a run that was logged offline reports like any other
 import csv
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from omegaconf import OmegaConf
 
 from r2r.errors import DataError, InputError
 from r2r.reporting.tables import Cell, Column, Table, three_figures
@@ -92,21 +94,28 @@ def read_run(name: str, folder: Path) -> Run:
     return Run(name, folder, record)
 
 
-def training_runs(run: Run) -> list[Run]:
-    """The training runs a folder stands for: itself, the jobs of a sweep or multirun, or none."""
-    if run.trained:
-        return [run]
-    jobs = sweep_jobs(run.folder)
-    found = [read_run(f"{run.name}/{name}", folder) for name, folder in jobs.items() if folder.is_dir()]
-    return [job for job in found if job.trained or (run.folder / "sweep.jsonl").is_file()]
+def numbered_runs(run: Run) -> list[Run]:
+    """The training runs in the numbered folders of a Hydra multirun, in order; none for any other folder."""
+    folders = [path for path in run.folder.iterdir() if path.name.isdigit() and (path / "run.json").is_file()]
+    found = [read_run(f"{run.name}/{path.name}", path) for path in sorted(folders, key=lambda path: int(path.name))]
+    return [job for job in found if job.trained]
 
 
-def sweep_jobs(folder: Path) -> dict[str, Path]:
-    """Job folders of a multirun, by their name, in numerical order; none where `folder` is no multirun."""
-    if not (folder / "sweep.jsonl").is_file() and not (folder / "multirun.yaml").is_file():
+def job_run(name: str, folder: Path, state: str, error: str | None) -> Run:
+    """A job of a sweep: its record, with the sweep's word on how it ended; what never started has its config alone."""
+    ended = state if error is None else f"{state}: {error}"
+    if (folder / "run.json").is_file():
+        run = read_run(name, folder)
+        return run if state == "done" else replace(run, record={**run.record, "status": ended})
+    return Run(name, folder, {"status": ended, "steps": None, "config": job_config(folder / "job.yaml")})
+
+
+def job_config(path: Path) -> dict[str, Any]:
+    """The config a sweep wrote for a job, without what belongs to Hydra; empty when there is none."""
+    if not path.is_file():
         return {}
-    jobs = {path.name: path for path in folder.iterdir() if path.is_dir() and path.name.isdigit()}
-    return dict(sorted(jobs.items(), key=lambda job: int(job[0])))
+    config = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path), resolve=True))
+    return {key: value for key, value in config.items() if key not in ("hydra", "defaults")}
 
 
 def last_values(path: Path) -> dict[str, float]:
@@ -128,11 +137,15 @@ def flat(settings: Any, prefix: str = "") -> Iterator[tuple[str, object]]:
 
 
 def changed_settings(runs: Sequence[Run]) -> dict[str, list[object]]:
-    """The settings in which the runs differ, each with its value per run (None where a run has none)."""
+    """The settings in which the runs differ, each with its value per run (None where a run has none).
+
+    A run whose settings are not known at all differs in nothing.
+    """
     settings = [run.settings for run in runs]
-    names = dict.fromkeys(name for each in settings for name in each)
-    values = {name: [each.get(name) for each in settings] for name in names}
-    return {name: each for name, each in values.items() if any(value != each[0] for value in each)}
+    known = [each for each in settings if each]
+    names = dict.fromkeys(name for each in known for name in each)
+    differ = [name for name in names if any(each.get(name) != known[0].get(name) for each in known)]
+    return {name: [each.get(name) for each in settings] for name in differ}
 
 
 def short_names(names: Sequence[str]) -> list[str]:

@@ -130,7 +130,7 @@ def _details(library: Any, page: Page) -> list[Any]:
         blocks += [library.H2("How each column is measured"), library.MarkdownBlock("\n".join(lines))]
     hosted = [link for link in page.links if isinstance(link.target, str)]
     if hosted:
-        urls = [library.interface.GalleryURL(str(link.target), link.name, link.note) for link in hosted]
+        urls = [library.interface.GalleryURL(str(link.target), link.name, link.note, "") for link in hosted]
         blocks += [library.H2("Where it lies"), library.Gallery(urls)]
     commands = "```\n" + "\n".join(page.commands) + "\n```"
     return [*blocks, library.H2("Commands"), library.MarkdownBlock(commands)]

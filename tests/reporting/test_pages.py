@@ -134,7 +134,11 @@ def test_several_tables_figures_and_links(page: Page, tmp_path: Path) -> None:
     (tmp_path / "r2r").mkdir()
     [table] = page.tables
     figure = Figure("Heat map", Image.new("RGB", (3000, 20)), "TAC × strength")
-    links = [Link("r2r", tmp_path / "r2r", "pictures"), Link("without TAC", tmp_path.parent), Link("w", "https://w/run")]
+    links = [
+        Link("r2r", tmp_path / "r2r", "pictures"),
+        Link("without TAC", tmp_path.parent),
+        Link("w", "https://w/run"),
+    ]
     html = written(replace(page, tables=[table, table], figures=[figure], links=links), tmp_path)
     found = elements(html)
     assert len(found.named("table")) == 2
