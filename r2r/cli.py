@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -16,6 +16,9 @@ from omegaconf.errors import MissingMandatoryValue
 
 from r2r.errors import InputError
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
 log = logging.getLogger(__name__)
 
 _HERE = Path(__file__).parent
@@ -23,12 +26,13 @@ CONF = next(folder for folder in (_HERE / "conf", _HERE.parent / "conf") if fold
 
 
 def config_folder(verb: str) -> str:
-    """Where the config of a verb lies.
+    """Where the config of a verb lies: in `conf`, or in a folder of it.
 
-    A verb whose `model=` is a plain value has a folder of its own, `conf/<verb>/`: beside the group `conf/model/` Hydra
-    would take the value for the name of a file.
+    Verbs whose `model=` is a plain value live in a folder of their own: beside the group `conf/model/` Hydra would take
+    the value for the name of a file.
     """
-    return str(CONF / verb if (CONF / verb).is_dir() else CONF)
+    places = [CONF / f"{verb}.yaml", *CONF.glob(f"*/{verb}.yaml")]
+    return str(next(place.parent for place in places if place.is_file()))
 
 
 def verb(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], None]]:
@@ -54,6 +58,7 @@ def verb(name: str) -> Callable[[Callable[[DictConfig], None]], Callable[[], Non
                     raise
                 fail(cause)
 
+        guarded.__dict__["verb"] = name  # tells the launcher of a sweep what to start
         return hydra.main(version_base="1.3", config_path=config_folder(name), config_name=name)(guarded)
 
     return decorate
@@ -104,6 +109,27 @@ def show_config(cfg: DictConfig, folder: Path) -> None:
     Console().print(Syntax(resolved, "yaml", theme="ansi_dark", background_color="default"))
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.resolved.yaml").write_text(resolved, encoding="utf-8")
+
+
+def progress_bar() -> "Progress":
+    """A progress bar with count, elapsed time and time left."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        "ETA",
+        TimeRemainingColumn(),
+    )
 
 
 def build(section: DictConfig, **extra: Any) -> Any:

@@ -1,5 +1,6 @@
 """`python -m r2r.train experiment=fashion_dki`: compose a config, check the data, train, export."""
 
+import os
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +20,7 @@ def train(cfg: DictConfig) -> Any:
     from lightning import seed_everything
 
     folder = Path(cfg.paths.output_dir)
-    checkpoint = find_checkpoint(cfg.resume, folder / "checkpoints")
+    checkpoint = starting_point(cfg.resume, folder)
     torch.set_float32_matmul_precision("high")
     seed_everything(cfg.seed, workers=True, verbose=False)
     data = build(cfg.data)
@@ -68,19 +69,47 @@ def _trainer(cfg: DictConfig) -> Any:
     return build(cfg.trainer, callbacks=callbacks, logger=list(build(cfg.logger).values()))
 
 
-@verb("train")
-def main(cfg: DictConfig) -> None:
-    """Train as configured; refuses a sweep of subprocess-DDP jobs, which Lightning would start wrongly."""
+def refuse_processes_in_a_sweep(cfg: DictConfig) -> None:
+    """Inside `--multirun`, Lightning must not start processes: they would repeat the command line, and so the sweep.
+
+    The pool starts every job as a run of its own, and on SLURM `srun` starts all processes.
+
+    Raises:
+        InputError: a job of several processes under such a launcher.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 
-    folder = fix_output_dir(cfg)
-    if HydraConfig.get().mode == RunMode.MULTIRUN and str(cfg.trainer.get("strategy", "")).startswith("ddp"):
+    hydra = HydraConfig.get()
+    if hydra.mode != RunMode.MULTIRUN or hydra.launcher._target_.endswith(".SlurmLauncher"):
+        return
+    strategy, devices = str(cfg.trainer.get("strategy", "auto")), cfg.trainer.get("devices", 1)
+    if strategy.startswith(("ddp", "fsdp", "deepspeed")) or str(devices) != "1":
+        name = f"hydra/launcher={hydra.runtime.choices['hydra/launcher']}"
         raise InputError(
-            f"trainer.strategy={cfg.trainer.strategy} cannot run inside --multirun: its child processes would start "
-            "the whole sweep again. Run one job at a time, or sweep with trainer.devices=1"
+            f"trainer.strategy={strategy} with trainer.devices={devices} cannot run under {name}: every process of a "
+            f"job would start the whole sweep again. Leave {name} out: r2r's own launcher starts processes rightly"
         )
-    show_config(cfg, folder)
+
+
+def starting_point(resume: str | None, folder: Path) -> str | None:
+    """The checkpoint to go on from, as `find_checkpoint` finds it in the output folder.
+
+    A job that SLURM put back into the queue goes on by itself: Lightning saved `hpc_ckpt_*.ckpt` when it was told to
+    end, and loads it where no other checkpoint is named.
+    """
+    if not int(os.environ.get("SLURM_RESTART_COUNT", "0")):
+        return find_checkpoint(resume, folder / "checkpoints")
+    return None if any(folder.glob("hpc_ckpt_*.ckpt")) else find_checkpoint("auto", folder / "checkpoints")
+
+
+@verb("train")
+def main(cfg: DictConfig) -> None:
+    """Train as configured; refuses a sweep whose processes Lightning would start wrongly."""
+    refuse_processes_in_a_sweep(cfg)
+    folder = fix_output_dir(cfg)
+    if not any(int(os.environ.get(name, "0")) for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+        show_config(cfg, folder)
     train(cfg)
 
 
