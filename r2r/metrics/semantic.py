@@ -97,14 +97,14 @@ def self_similarity(keys: Float[Tensor, "b n d"]) -> Float[Tensor, "b n n"]:
     return unit @ unit.transpose(1, 2)
 
 
-def resize(images: Images, size: tuple[int, int], mode: str) -> Images:
+def resize(images: Images, size: tuple[int, int], mode: str) -> Float[Tensor, "b 3 _ _"]:
     """Antialiased resize that stays in [-1, 1]."""
     if images.shape[-2:] == size:
         return images
     return F.interpolate(images, size=size, mode=mode, antialias=True, align_corners=False).clamp(-1, 1)
 
 
-def _square(images: Images) -> Images:
+def _square(images: Images) -> Float[Tensor, "b 3 side side"]:
     height, width = images.shape[-2:]
     rows, columns = max(0, width - height), max(0, height - width)
     return F.pad(images, (columns // 2, columns - columns // 2, rows // 2, rows - rows // 2))

@@ -45,7 +45,7 @@ def from_hub(architecture: Any, model: str, **options: Any) -> Any:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
         raise MissingWeightsError(
             f"model={model!r}: no {architecture.__name__} there and none could be fetched ({reason}). Download it once "
-            "while online (HF_HOME says where the cache is; HF_HUB_OFFLINE=1 forbids fetching), or give a local folder: "
+            "while online (HF_HOME says where the cache is; HF_HUB_OFFLINE=1 forbids fetching), or give a folder: "
             "model=FOLDER"
         ) from error
     if missing := sorted(loading["missing_keys"]):

@@ -1,12 +1,15 @@
-"""PSNR and SSIM: per image, ranges checked, equal to their definitions and to the masked forms with a full mask."""
+"""PSNR, SSIM and MS-SSIM: equal to scikit-image or their definition, per image, whole and masked, ranges checked."""
 
+import numpy as np
 import pytest
 import torch
+from scipy import ndimage
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from r2r.errors import InputError
-from r2r.metrics.fidelity import psnr, ssim
+from r2r.metrics.fidelity import ms_ssim, psnr, ssim
 
 
 @pytest.fixture
@@ -23,6 +26,62 @@ def test_each_image_equals_its_own_score(pair: tuple[Tensor, Tensor]) -> None:
         assert psnr(images, target)[index] == pytest.approx(PeakSignalNoiseRatio(data_range=2.0)(*one).item(), rel=1e-5)
         structural = StructuralSimilarityIndexMeasure(data_range=1.0)(*((x + 1) / 2 for x in one))
         assert ssim(images, target)[index] == pytest.approx(structural.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [(32, 40), (11, 64)])
+@pytest.mark.parametrize("channels", ["grey", "colour"])
+def test_equal_to_scikit_image(size: tuple[int, int], channels: str) -> None:
+    torch.manual_seed(0)
+    target = torch.rand(1, 1 if channels == "grey" else 3, *size).expand(1, 3, *size)
+    images = (target + 0.2 * torch.randn(1, 1, *size)).clamp(0, 1)
+    one, other = (image[0].permute(1, 2, 0).double().numpy() for image in (images, target))
+    expected, similarity = structural_similarity(
+        one,
+        other,
+        data_range=1,
+        channel_axis=2,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
+    )
+    interior = torch.zeros(1, 1, *size, dtype=torch.bool)  # scikit-image leaves out 5 pixels of border
+    interior[..., 5 : size[0] - 5, 5 : size[1] - 5] = True
+    signed = images * 2 - 1, target * 2 - 1
+    assert ssim(*signed, interior).item() == pytest.approx(expected, abs=1e-5)
+    assert ssim(*signed).item() == pytest.approx(similarity.mean(), abs=0.02)  # another border rule
+    assert psnr(*signed).item() == pytest.approx(peak_signal_noise_ratio(other, one, data_range=1), rel=1e-5)
+
+
+def test_multi_scale_follows_its_definition() -> None:
+    torch.manual_seed(0)
+    target = torch.rand(1, 3, 180, 176)
+    images = (target + 0.2 * torch.randn_like(target)).clamp(0, 1)
+    x, y = images[0].double().numpy(), target[0].double().numpy()
+    expected = 1.0
+    for scale, weight in enumerate((0.0448, 0.2856, 0.3001, 0.2363, 0.1333)):
+        if scale:
+            height, width = (side // 2 for side in x.shape[1:])
+            x, y = (
+                image[:, : 2 * height, : 2 * width].reshape(3, height, 2, width, 2).mean((2, 4)) for image in (x, y)
+            )
+        luminance, contrast = similarities(x, y)
+        value = (luminance * contrast).mean() if scale == 4 else contrast[:, 5:-5, 5:-5].mean()
+        expected *= value**weight
+    assert ms_ssim(images * 2 - 1, target * 2 - 1).item() == pytest.approx(expected, rel=1e-4)
+    assert ms_ssim(target * 2 - 1, target * 2 - 1).item() == pytest.approx(1, abs=1e-5)
+
+
+def similarities(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Luminance and contrast-structure maps of SSIM, with scipy's Gaussian."""
+
+    def blur(values: np.ndarray) -> np.ndarray:
+        return ndimage.gaussian_filter(values, (0, 1.5, 1.5), mode="mirror", radius=(0, 5, 5))
+
+    mean_x, mean_y = blur(x), blur(y)
+    luminance = (2 * mean_x * mean_y + 0.01**2) / (mean_x**2 + mean_y**2 + 0.01**2)
+    variances = blur(x * x) - mean_x**2 + blur(y * y) - mean_y**2
+    return luminance, (2 * (blur(x * y) - mean_x * mean_y) + 0.03**2) / (variances + 0.03**2)
 
 
 def test_psnr_of_a_known_error() -> None:
@@ -75,6 +134,14 @@ def test_empty_and_misfit_masks_are_refused(pair: tuple[Tensor, Tensor]) -> None
         ssim(*pair, mask)
     with pytest.raises(InputError, match="resize them"):
         psnr(*pair, mask[..., :20])
+
+
+def test_images_too_small_are_refused() -> None:
+    with pytest.raises(InputError, match="SSIM needs images of at least 11 px"):
+        ssim(torch.zeros(1, 3, 10, 20), torch.zeros(1, 3, 10, 20))
+    with pytest.raises(InputError, match=r"MS-SSIM needs images of at least 176 px .* 175x200"):
+        ms_ssim(torch.zeros(1, 3, 175, 200), torch.zeros(1, 3, 175, 200))
+    assert ms_ssim(torch.zeros(1, 3, 176, 176), torch.zeros(1, 3, 176, 176)).item() == pytest.approx(1)
 
 
 def test_brightness_around_grey_does_not_break_ssim() -> None:
