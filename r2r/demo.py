@@ -19,6 +19,7 @@ from r2r.provenance import run_record, write_json
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import Tensor
 
     from r2r.data import ImageDataModule
     from r2r.data.samples import Sample
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 INPUT, AUTOENCODER, WITHOUT_TAC, R2R, TWIN = "input render", "autoencoder only", "without TAC", "r2r", "photo twin"
 SHOWN = (INPUT, WITHOUT_TAC, R2R, TWIN)
+REALISM, TEXTURE = "KID to photos (r2r-features)", "SSIM to source in garment"
+PSNR_TWIN, SSIM_TWIN = "PSNR to photo twin [dB]", "SSIM to photo twin"
 CAVEATS = (
     "The model is tiny (128 px, for two CPU cores) and so are the sets: the intervals say how far to trust a number.",
     "The photos are physically based renderings through a camera model, not photographs: they stand for the real "
@@ -58,14 +61,14 @@ def demo(cfg: DictConfig) -> "Comparison":
         seconds[name] = round(time.perf_counter() - began, 1)
     console.rule("3/3  translate the held-out renders and score them", align="left")
     scenes = decode(data, data.val_samples[: cfg.num_scenes])
-    comparison = compare(cfg, scenes, translate(cfg, scenes, console))
-    table = scores(cfg, comparison, decode(data, data.train_samples[: cfg.num_floor_photos])["photo"])
+    others = decode(data, data.train_samples[: cfg.num_floor_photos])["photo"]
+    comparison = compare(cfg, scenes, translate(cfg, scenes, console), others)
     work = {
         "seconds": time.perf_counter() - start,
         "stages": seconds,
         "commands": ["python -m r2r.demo", *(shlex.join(["python", "-m", "r2r.train", *job]) for job in jobs.values())],
     }
-    report(cfg, comparison, table, work)
+    report(cfg, comparison, [*scenes["caption"]], scores(comparison, len(others)), work)
     return comparison
 
 
@@ -107,7 +110,7 @@ def decode(data: "ImageDataModule", samples: Sequence["Sample"]) -> "PairedBatch
 
 
 def translate(cfg: DictConfig, scenes: "PairedBatch", console: "Console") -> list["Outputs"]:
-    """The renders as they are, through the autoencoder alone, without TAC, and with all of r2r."""
+    """The renders through the autoencoder alone, without TAC, and with all of r2r."""
     from rich.progress import Progress
 
     from r2r.data.images import to_pil
@@ -118,7 +121,7 @@ def translate(cfg: DictConfig, scenes: "PairedBatch", console: "Console") -> lis
     embedding = next((folder / "negative" / "export").glob("*.safetensors"))
     pipe = RenderedToReal.from_pretrained(str(folder / "positive" / "export"), str(embedding), device=cfg.device)
     renders = [to_pil(image) for image in scenes["rendered"]]
-    outputs = [Outputs(INPUT, scenes["rendered"])]
+    outputs: list[Outputs] = []
     with Progress(console=console) as progress:
         for name, changed in {AUTOENCODER: {"strength": 0.0}, WITHOUT_TAC: {"tac_ratio": 0.0}, R2R: {}}.items():
             task = progress.add_task(name, total=len(renders))
@@ -129,60 +132,81 @@ def translate(cfg: DictConfig, scenes: "PairedBatch", console: "Console") -> lis
                 progress=lambda count, task=task: progress.advance(task, count),
                 **{**cfg.translation, **changed},
             )
-            cost = (pipe.model.sample_evals - before, time.perf_counter() - start)
-            outputs.append(Outputs(name, _save(images, scenes["key"], folder / name), *(c / len(images) for c in cost)))
+            evals, seconds = pipe.model.sample_evals - before, time.perf_counter() - start
+            saved = _save(images, scenes["key"], folder / name)
+            outputs.append(Outputs(name, saved, evals / len(images), seconds / len(images), folder=folder / name))
     return outputs
 
 
-def compare(cfg: DictConfig, scenes: "PairedBatch", outputs: list["Outputs"]) -> "Comparison":
-    """Score everything with the embedded feature network, and with SqueezeNet where its weights are given."""
-    from r2r.metrics import Backbone, squeezenet
-    from r2r.models.feature_net import FeatureNet
-    from r2r.reporting import Comparison
+def compare(cfg: DictConfig, scenes: "PairedBatch", outputs: list["Outputs"], others: "Images") -> "Comparison":
+    """Score everything with the embedded feature network, and with SqueezeNet where its weights are given.
 
-    backbones = [Backbone("r2r-features", FeatureNet.from_pretrained("tiny").features)]
+    `others` are photos of other scenes: their KID is the distance that other scenes make by themselves.
+    """
+    from r2r.metrics import KID, PSNR, SSIM, squeezenet
+    from r2r.models.feature_net import backbone
+    from r2r.reporting import Comparison, Outputs, Scenes
+
+    scored = Scenes(
+        scenes["key"],
+        list(scenes["rendered"]),
+        list(scenes["photo"]),
+        paired=True,
+        masks={"garment": list(scenes["garment_mask"])},
+        twin_name=TWIN,
+        target_name="photos",
+    )
+    kids = {"kid": KID(backbone(), seed=cfg.seed)}
     if cfg.squeezenet is not None:
-        backbones.append(squeezenet(Path(cfg.squeezenet)))
-    return Comparison(scenes, outputs, backbones, seed=cfg.seed)
+        kids["squeezenet"] = KID(squeezenet(Path(cfg.squeezenet)), seed=cfg.seed)
+    return Comparison(
+        scored,
+        outputs,
+        {**kids, "ssim": SSIM(), "psnr": PSNR()},
+        seed=cfg.seed,
+        identity=INPUT,
+        floor=Outputs("other photos", list(others)),
+    )
 
 
-def scores(cfg: DictConfig, comparison: "Comparison", other_photos: "Images") -> "Table":
-    """The table, with the KID of training photos as the distance that other scenes make by themselves."""
-    count = len(comparison.scenes["key"])
+def scores(comparison: "Comparison", num_others: int) -> "Table":
+    """What the demo is judged by, one row per method."""
+    kids = [title for title in comparison.titles() if title.startswith("KID")]
     return comparison.table(
-        f"{count} held-out studio scenes, 95 % intervals over scenes",
+        f"{len(comparison.scenes.keys)} held-out studio scenes, 95 % intervals over scenes",
         [
             "KID: exact unbiased estimate, same-scene pairs left out. SSIM to source: inside the garment mask.",
-            f"Last row: {len(other_photos)} photos of other scenes (training set) against the held-out photos.",
+            f"Last row: {num_others} photos of other scenes (training set) against the held-out photos.",
         ],
-        ("other photos", other_photos),
+        [*kids, TEXTURE, PSNR_TWIN, SSIM_TWIN],
     )
 
 
 def findings(comparison: "Comparison") -> list["Finding"]:
     """What the scores support: the claims of the method with a verdict, the rest as it came out."""
     from r2r.reporting import Finding
-    from r2r.reporting.comparison import PSNR_TWIN, SSIM_TWIN, TEXTURE
 
-    kid = comparison.kid_change
+    change = comparison.change
     claims = {
-        "Realism: KID to the held-out photos falls from input to r2r.": (kid(R2R, INPUT), -1),
-        f"It falls below “{AUTOENCODER}” too.": (kid(R2R, AUTOENCODER), -1),
+        "Realism: KID to the held-out photos falls from input to r2r.": (change(REALISM, R2R, INPUT), -1),
+        f"It falls below “{AUTOENCODER}” too.": (change(REALISM, R2R, AUTOENCODER), -1),
         "Texture: SSIM to the source inside the garment is higher with TAC than without.": (
-            comparison.change(TEXTURE, R2R, WITHOUT_TAC),
+            change(TEXTURE, R2R, WITHOUT_TAC),
             1,
         ),
     }
     stated = {
-        "KID with TAC minus without.": kid(R2R, WITHOUT_TAC),
-        "PSNR to the true photo twin, r2r minus input [dB].": comparison.change(PSNR_TWIN, R2R, INPUT),
-        "SSIM to the true photo twin, r2r minus input.": comparison.change(SSIM_TWIN, R2R, INPUT),
+        "KID with TAC minus without.": change(REALISM, R2R, WITHOUT_TAC),
+        "PSNR to the true photo twin, r2r minus input [dB].": change(PSNR_TWIN, R2R, INPUT),
+        "SSIM to the true photo twin, r2r minus input.": change(SSIM_TWIN, R2R, INPUT),
     }
-    judged = [Finding(text, _signed(by), by.sign == wanted) for text, (by, wanted) in claims.items()]
+    judged = [Finding(text, _signed(by), by is not None and by.sign == sign) for text, (by, sign) in claims.items()]
     return judged + [Finding(text, _signed(by)) for text, by in stated.items()]
 
 
-def report(cfg: DictConfig, comparison: "Comparison", table: "Table", work: Mapping[str, Any]) -> None:
+def report(
+    cfg: DictConfig, comparison: "Comparison", captions: Sequence[str], table: "Table", work: Mapping[str, Any]
+) -> None:
     """Write grid, tables, page and record; print table, verdicts and the place of the page."""
     from rich.console import Console
     from rich.text import Text
@@ -190,7 +214,7 @@ def report(cfg: DictConfig, comparison: "Comparison", table: "Table", work: Mapp
     from r2r.reporting import write_grid, write_page, write_rows
 
     folder, verdicts = Path(cfg.paths.output_dir), findings(comparison)
-    scenes = gallery(comparison)
+    scenes = gallery(comparison, captions)
     first = scenes[: cfg.num_grid_scenes]
     columns = {title: [scene.pictures[index] for scene in first] for index, title in enumerate(SHOWN)}
     write_grid(folder / "grid.png", columns, [scene.caption for scene in first])
@@ -216,17 +240,16 @@ def report(cfg: DictConfig, comparison: "Comparison", table: "Table", work: Mapp
     console.print(Text(f"pictures and scores: {(folder / 'index.html').absolute()}"), soft_wrap=True)
 
 
-def gallery(comparison: "Comparison") -> list["Scene"]:
+def gallery(comparison: "Comparison", captions: Sequence[str]) -> list["Scene"]:
     """Every held-out scene with its pictures and what can be said below them."""
     from r2r.data.images import to_pil
     from r2r.reporting import Scene
-    from r2r.reporting.comparison import TEXTURE
 
-    scenes = comparison.scenes
+    shown = [comparison.methods[name] for name in SHOWN[:-1]]
+    twins = comparison.scenes.target or []
     rows: list[Scene] = []
-    for index, (key, caption) in enumerate(zip(scenes["key"], scenes["caption"], strict=True)):
-        shown = [comparison.methods[name] for name in SHOWN[:-1]]
-        pictures = [to_pil(each.outputs.images[index]) for each in shown] + [to_pil(scenes["photo"][index])]
+    for index, (key, caption) in enumerate(zip(comparison.scenes.keys, captions, strict=True)):
+        pictures = [to_pil(each.outputs.images[index]) for each in shown] + [to_pil(twins[index])]
         texture = [f"SSIM in garment {each.per_image[TEXTURE][index]:.2f}" for each in shown[1:]]
         rows.append(Scene(key, caption, pictures, ["", *texture, ""]))
     return rows
@@ -242,6 +265,7 @@ def page(
     """The page: slider, verdicts, table, every scene, caveats, and how it was made."""
     from r2r.reporting import Page
 
+    protocols = comparison.protocols()
     return Page(
         title="Rendered to real",
         lead=f"{len(scenes)} clothing renders the model was not trained on, translated by r2r on "
@@ -252,7 +276,7 @@ def page(
         compared=(SHOWN.index(INPUT), SHOWN.index(R2R)),
         findings=verdicts,
         tables=[table],
-        protocols=comparison.protocols(),
+        protocols={column.title: protocols[column.title] for column in table.columns if column.title in protocols},
         caveats=CAVEATS,
         commands=record["commands"],
         settings=dict(entry.split("=", 1) for entry in flat(record["config"])),
@@ -260,23 +284,21 @@ def page(
     )
 
 
-def _save(images: list[Any], keys: list[str], folder: Path) -> "Images":
+def _save(images: list[Any], keys: list[str], folder: Path) -> list["Tensor"]:
     """Write the pictures under their keys; the scores are taken from what was written."""
-    import torch
-
     from r2r.data.images import to_tensor
 
     folder.mkdir(parents=True)
     for image, key in zip(images, keys, strict=True):
         image.save(folder / f"{Path(key).name}.png")
-    return torch.stack([to_tensor(image) for image in images])
+    return [to_tensor(image) for image in images]
 
 
-def _signed(by: "Estimate") -> str:
+def _signed(by: "Estimate | None") -> str:
+    from r2r.reporting import Column
     from r2r.reporting.tables import three_figures
 
-    digits = three_figures([by.value])
-    return f"{by.value:+.{digits}f} [{by.low:+.{digits}f}, {by.high:+.{digits}f}]"
+    return Column("", three_figures([by.value] if by else []), changes=True).show(by)
 
 
 @verb("demo")

@@ -1,140 +1,256 @@
-"""Translations of one set of paired scenes, scored against their sources, their photo twins and the photo domain.
+"""Methods compared on the same scenes: scored against their sources, true twins where there are any, and the target.
 
-Every score is per image first; only KID belongs to a set. The i-th image of every method and the i-th photo show the
-same scene, so KID leaves same-scene pairs out and differences between methods are taken scene by scene.
+A column is one score, against one reference, in one region. Image scores are per image first; set scores (KID, FID)
+belong to a set. All methods show the same scenes in the same order, so differences between them are taken scene by
+scene, and where each scene has a true twin in the target, set scores leave same-scene pairs out.
+
+Two rows stand beside the methods: the source itself, which is perfect wherever copying is rewarded, and the target
+against itself, which is what a perfect translation could reach.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
 
-from jaxtyping import Float
-from torch import Tensor
+import torch
 
 from r2r.errors import InputError
-from r2r.metrics import (
-    Backbone,
-    Estimate,
-    Protocol,
-    bootstrap_mean,
-    kid,
-    kid_difference,
-    kid_protocol,
-    masked_ssim,
-    masked_ssim_protocol,
-    paired_difference,
-    psnr,
-    psnr_protocol,
-    ssim,
-    ssim_protocol,
-)
+from r2r.metrics import WHOLE, Estimate, ImageScore, Protocol, bootstrap_mean, paired_difference
+from r2r.metrics.distances import SetScore
+from r2r.metrics.features import FeatureCache
+from r2r.metrics.realism import Features
+from r2r.metrics.statistics import generator
+from r2r.reporting.measuring import Measuring, Progress, Quantity, Score
+from r2r.reporting.scenes import Outputs, Scenes
 from r2r.reporting.tables import Cell, Column, Table, three_figures
-from r2r.types import Images, PairedBatch
 
-TEXTURE, PSNR_TWIN, SSIM_TWIN = "SSIM to source in garment", "PSNR to photo twin [dB]", "SSIM to photo twin"
-_DIGITS = {TEXTURE: 3, PSNR_TWIN: 2, SSIM_TWIN: 3}
-
-
-@dataclass(frozen=True)
-class Outputs:
-    """What one method made of all scenes, with its cost per image where there is one."""
-
-    name: str
-    images: Images
-    evals: float | None = None
-    seconds: float | None = None
-
-
-@dataclass(frozen=True)
-class _Scored:
-    outputs: Outputs
-    per_image: dict[str, list[float]]
-    features: list[Float[Tensor, "b d"]]  # one set per backbone
+IDENTITY, FLOOR = "input", "target vs target"
+EVALS, SECONDS = Column("U-Net evals per image", 1, "lower"), Column("Seconds per image", 2, "lower")
+MEMORY = Column("Memory [GB]", 1, "lower")
+VERDICTS = "✓ better, ✗ worse, ○ not settled: by the 95 % interval of the paired difference, each taken by itself."
 
 
 class Comparison:
-    """Scores of several methods on the same scenes; the rendered source is a method too."""
+    """Scores of several methods on the same scenes; the source itself is scored as a method named `identity`."""
 
     def __init__(
-        self, scenes: PairedBatch, methods: Sequence[Outputs], backbones: Sequence[Backbone], seed: int = 0
+        self,
+        scenes: Scenes,
+        methods: Sequence[Outputs],
+        scores: Mapping[str, Score],
+        seed: int = 0,
+        cache: FeatureCache | None = None,
+        progress: Progress | None = None,
+        *,
+        identity: str = IDENTITY,
+        floor: Outputs | None = None,
+        batch_size: int = 8,
     ) -> None:
-        """Score everything once. `scenes` holds the whole set; methods follow its order.
+        """Score everything once; images are decoded as they are needed. Set scores are left out without a target.
 
-        Raises InputError for fewer than two scenes or a method with another number of images.
+        `floor` holds other pictures of the target domain, to be measured against the target in place of its halves.
+
+        Raises InputError, before any image is read, for names used twice, a method with another number of images, or
+        sets that a score cannot work with; while reading, for images whose size differs from their reference's.
         """
-        self.scenes, self.backbones, self.seed = scenes, list(backbones), seed
-        self.photo_features = [backbone(scenes["photo"]) for backbone in backbones]
-        self.methods = {method.name: self._score(method) for method in methods}
+        self.scenes, self.seed, self.identity = scenes, seed, identity
+        self.floor_name = floor.name if floor else FLOOR
+        self._measuring = Measuring(scenes, list(scores.values()), cache or FeatureCache(), batch_size, progress)
+        self._known: dict[tuple[str, ...], Estimate | None] = {}
+        outputs = [Outputs(identity, scenes.source), *methods]
+        self._check(outputs)
+        twins = Outputs(FLOOR, scenes.target) if floor is None and scenes.paired and scenes.target is not None else None
+        sets = [scenes.target or [], floor.images if floor else [], *(each.images for each in outputs)]
+        self._measuring.expect(len(outputs) + (twins is not None), sum(map(len, sets)))
+        self._target = self._measuring.features(scenes.target_name, scenes.target) if scenes.target is not None else {}
+        self.methods = {each.name: self._measuring.score(each) for each in outputs}
+        self._twins = self._measuring.per_image(twins) if twins else {}
+        self._others = self._measuring.features(floor.name, floor.images) if floor else None
 
-    def kid(self, name: str, backbone: int = 0) -> Estimate:
-        """KID of a method to the photos of the scenes, same-scene pairs left out."""
-        features = self.methods[name].features[backbone]
-        return kid(features, self.photo_features[backbone], paired=True, seed=self.seed)
+    @property
+    def columns(self) -> dict[str, Quantity]:
+        """Every column by its title: sets and whole images first, then region by region."""
+        return self._measuring.columns
 
-    def kid_of_other_scenes(self, photos: Images, backbone: int = 0) -> Estimate:
-        """KID of photos of other scenes to the photos of these: what a perfect translation could reach."""
-        return kid(self.backbones[backbone](photos), self.photo_features[backbone], seed=self.seed)
+    def estimate(self, column: str, method: str) -> Estimate | None:
+        """A method's score with its interval; None where no scene has the region."""
+        return self._once(("estimate", column, method), lambda: self._estimate(column, method))
 
-    def kid_change(self, after: str, before: str, backbone: int = 0) -> Estimate:
-        """KID of `after` minus KID of `before`, resampled together; negative = closer to photos."""
-        new, old = (self.methods[name].features[backbone] for name in (after, before))
-        return kid_difference(new, old, self.photo_features[backbone], paired=True, seed=self.seed)
+    def change(self, column: str, after: str, before: str) -> Estimate | None:
+        """Score of `after` minus score of `before`, resampled together.
 
-    def change(self, score: str, after: str, before: str) -> Estimate:
-        """Mean per-scene difference of a per-image score."""
-        new, old = (self.methods[name].per_image[score] for name in (after, before))
-        return paired_difference(new, old, seed=self.seed)
+        None where it is infinite, no scene has the region, or the backend of a set score cannot tell.
+        """
+        return self._once(("change", column, after, before), lambda: self._change(column, after, before))
 
-    def table(self, title: str, notes: Sequence[str] = (), floor: tuple[str, Images] | None = None) -> Table:
-        """One row per method; `floor` adds a named row with the KID of other photos."""
-        columns = [Column("Images"), *(self._kid_column(index) for index in range(len(self.backbones)))]
-        columns += [Column(score, digits, "higher") for score, digits in _DIGITS.items()]
-        columns += [Column("U-Net evals per image", 1, "lower"), Column("Seconds per image", 2, "lower")]
-        rows = [self._row(name) for name in self.methods]
-        if floor is not None:
-            kids: list[Cell] = [self.kid_of_other_scenes(floor[1], index) for index in range(len(self.backbones))]
-            rows.append([floor[0], *kids, *[None] * (len(columns) - 1 - len(kids))])
-        return Table(title, columns, rows, list(notes))
-
-    def per_image_rows(self) -> list[dict[str, str | float]]:
-        """One row per scene and method, for CSV."""
-        return [
-            {"key": key, "method": name, **{score: values[index] for score, values in scored.per_image.items()}}
-            for index, key in enumerate(self.scenes["key"])
-            for name, scored in self.methods.items()
-        ]
+    def floor(self, column: str) -> Estimate | None:
+        """What the target (or the pictures given as floor) has in a column; None where that says nothing."""
+        return self._once(("floor", column), lambda: self._floor(column))
 
     def protocols(self) -> dict[str, Protocol]:
         """The protocol of every column."""
-        n, size = len(self.scenes["key"]), "x".join(map(str, self.scenes["photo"].shape[-2:]))
-        kids = {
-            _kid_title(backbone): kid_protocol(backbone.name, n, n, paired=True, resize=backbone.resize)
-            for backbone in self.backbones
-        }
-        fidelity = {PSNR_TWIN: psnr_protocol(n, size), SSIM_TWIN: ssim_protocol(n, size)}
-        return kids | {TEXTURE: masked_ssim_protocol("garment mask of the scene", n, size)} | fidelity
+        estimates = {title: self.estimate(title, self.identity) for title in self.columns}
+        return {title: self._measuring.protocol(title, each.n if each else 0) for title, each in estimates.items()}
 
-    def _score(self, method: Outputs) -> _Scored:
-        scenes, images = self.scenes, method.images
-        if len(images) != len(scenes["key"]):
-            raise InputError(f"{method.name}: {len(images)} images for {len(scenes['key'])} scenes; give one for each")
-        scores = {
-            TEXTURE: masked_ssim(images, scenes["rendered"], scenes["garment_mask"]),
-            PSNR_TWIN: psnr(images, scenes["photo"]),
-            SSIM_TWIN: ssim(images, scenes["photo"]),
-        }
-        per_image = {score: values.tolist() for score, values in scores.items()}
-        return _Scored(method, per_image, [backbone(images) for backbone in self.backbones])
+    def column(self, title: str, changes: bool = False) -> Column:
+        """How a column is shown: its direction, and digits that fit its values."""
+        score = self.columns[title].score
+        estimates = [self.estimate(title, name) for name in self.methods]
+        fitting = three_figures(each.value for each in estimates if each)
+        return Column(title, fitting if isinstance(score, SetScore) else score.digits, score.better, changes)
 
-    def _kid_column(self, index: int) -> Column:
-        digits = three_figures(self.kid(name, index).value for name in self.methods)
-        return Column(_kid_title(self.backbones[index]), digits, "lower")
+    def titles(self, region: str = WHOLE) -> list[str]:
+        """The columns of one region."""
+        return [title for title, quantity in self.columns.items() if quantity.region == region]
 
-    def _row(self, name: str) -> list[Cell]:
-        scored = self.methods[name]
-        kids: list[Cell] = [self.kid(name, index) for index in range(len(self.backbones))]
-        means: list[Cell] = [bootstrap_mean(scored.per_image[score], seed=self.seed) for score in _DIGITS]
-        return [name, *kids, *means, scored.outputs.evals, scored.outputs.seconds]
+    def table(
+        self, title: str, notes: Sequence[str] = (), columns: Sequence[str] | None = None, costs: bool = True
+    ) -> Table:
+        """One row per method, between the input's and the floor's; by default the columns of whole images."""
+        titles = self.titles() if columns is None else list(columns)
+        prices = [EVALS, SECONDS] if costs and any(_priced(each.outputs) for each in self.methods.values()) else []
+        rows: list[list[Cell]] = []
+        for name, method in self.methods.items():
+            price: list[Cell] = [method.outputs.evals, method.outputs.seconds]
+            rows.append([name, *(self.estimate(each, name) for each in titles), *price[: len(prices)]])
+        floor: list[Cell] = [self.floor(each) for each in titles]
+        if any(cell is not None for cell in floor):
+            rows.append([self.floor_name, *floor, *[None] * len(prices)])
+        shown = [Column("Images"), *map(self.column, titles), *prices]
+        return Table(title, shown, rows, list(notes), frozenset({0, len(self.methods)}))
+
+    def changes(self, before: str, columns: Sequence[str] | None = None) -> Table:
+        """What every method changes against `before`, scene by scene; against the input only what lies at the target.
+
+        Scores against the source have nothing to tell there: any change of the input is a loss.
+        """
+        whole = {title: self.columns[title] for title in self.titles()}
+        telling = [title for title, q in whole.items() if before != self.identity or q.reference == "target"]
+        titles = telling if columns is None else list(columns)
+        others = [name for name in self.methods if name not in (before, self.identity)]
+        rows: list[list[Cell]] = [[name, *(self.change(title, name, before) for title in titles)] for name in others]
+        shown = [Column("Images"), *(self.column(title, changes=True) for title in titles)]
+        return Table(f"Change against {before}", shown, rows, [VERDICTS])
+
+    def costs(self) -> Table:
+        """What an image costs with each method, where that is known."""
+        outputs = [each.outputs for name, each in self.methods.items() if name != self.identity]
+        rows: list[list[Cell]] = [[each.name, each.evals, each.seconds, each.memory_gb] for each in outputs]
+        return Table("Costs", [Column("Images"), EVALS, SECONDS, MEMORY], rows)
+
+    def tables(self, title: str, notes: Sequence[str] = ()) -> list[Table]:
+        """All there is to show: scores, changes, then each region, then costs."""
+        first = next((name for name in self.methods if name != self.identity), self.identity)
+        several = len(self.methods) > 2
+        found = [self.table(title, [*notes, *self.notes()], costs=False), self.changes(self.identity)]
+        found += [self.changes(first)] if several else []
+        for region in self.scenes.regions:
+            titles = self.titles(region)
+            found.append(self.table(f"In {region}", self._region_notes(region), titles, costs=False))
+            found += [self.changes(first, titles)] if several else []
+        found.append(self.costs())
+        return [table for table in found if table.rows and len(table.columns) > 1 and _filled(table)]
+
+    def notes(self) -> list[str]:
+        """How to read the two rows beside the methods."""
+        first = (
+            f"{len(self.scenes.keys)} scenes, 95 % intervals. “{self.identity}” is the source itself: scores against "
+            "the source reward copying, read them beside those against the target."
+        )
+        twins = [f"“{FLOOR}”: image scores of the true twins."] if self._twins else []
+        return [first, *self._floor_notes(), *twins, *self._cautions()]
+
+    def _cautions(self) -> list[str]:
+        counts, sets = (len(self.scenes.keys), len(self.scenes.target or [])), list[str]()
+        for title in self.titles():
+            score = self.columns[title].score
+            caution = score.caution(*counts) if isinstance(score, SetScore) else None
+            sets += [f"{title}: {caution}."] if caution else []
+        return sets
+
+    def _floor_notes(self) -> list[str]:
+        sets = [title for title in self.titles() if isinstance(self.columns[title].score, SetScore)]
+        if not sets or self._others is not None:
+            return []
+        count = len(self.scenes.target or [])
+        if not any(self.floor(title) for title in sets):
+            return [f"“{FLOOR}” has no set scores: {count} target images are too few to be halved."]
+        halves = f"two random halves of the target ({count // 2} and {count - count // 2} images, seed {self.seed})"
+        return [f"“{FLOOR}”: set scores between {halves}, so with a wider interval; FID is higher for smaller sets."]
+
+    def per_image_rows(self) -> list[dict[str, str | float]]:
+        """One row per scene and method, for CSV; nan where the scene lacks the region."""
+        return [
+            {"key": key, "method": name, **{column: values[index] for column, values in scored.per_image.items()}}
+            for index, key in enumerate(self.scenes.keys)
+            for name, scored in self.methods.items()
+        ]
+
+    def _check(self, outputs: Sequence[Outputs]) -> None:
+        names, scenes = [each.name for each in outputs] + [self.floor_name], len(self.scenes.keys)
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise InputError(f"two rows named {', '.join(twice)}; rename the method")
+        for each in outputs:
+            if len(each.images) != scenes:
+                raise InputError(f"{each.name}: {len(each.images)} images for {scenes} scenes; give one for each")
+        for quantity in self.columns.values():
+            if isinstance(quantity.score, SetScore):
+                quantity.score.check(scenes, len(self.scenes.target or []))
+
+    def _region_notes(self, region: str) -> list[str]:
+        n, estimate = len(self.scenes.keys), self.estimate(self.titles(region)[0], self.identity)
+        missing = n - (estimate.n if estimate else 0)
+        return [f"{missing} of {n} scenes have no {region} and are left out."] if missing else []
+
+    def _once(self, key: tuple[str, ...], compute: Callable[[], Estimate | None]) -> Estimate | None:
+        if key not in self._known:
+            self._known[key] = compute()
+        return self._known[key]
+
+    def _estimate(self, column: str, method: str) -> Estimate | None:
+        score, scored = self.columns[column].score, self.methods[method]
+        if isinstance(score, ImageScore):
+            return self._mean(scored.per_image[column])
+        backbone = score.backbone.id
+        return score.estimate(scored.features[backbone], self._target[backbone], self.scenes.paired)
+
+    def _change(self, column: str, after: str, before: str) -> Estimate | None:
+        score, new, old = self.columns[column].score, self.methods[after], self.methods[before]
+        if isinstance(score, SetScore):
+            key = score.backbone.id
+            return score.difference(new.features[key], old.features[key], self._target[key], self.scenes.paired)
+        pairs = zip(new.per_image[column], old.per_image[column], strict=True)
+        present = [pair for pair in pairs if not any(map(math.isnan, pair))]
+        if not present or not all(math.isfinite(a - b) for a, b in present):
+            return None
+        return paired_difference([a for a, _ in present], [b for _, b in present], seed=self.seed)
+
+    def _floor(self, column: str) -> Estimate | None:
+        score = self.columns[column].score
+        if isinstance(score, ImageScore):
+            return self._mean(self._twins[column]) if self._twins else None
+        target = self._target[score.backbone.id]
+        if self._others is not None:
+            return _if_possible(score, self._others[score.backbone.id], target)
+        order, half = torch.randperm(len(target), generator=generator(self.seed)), len(target) // 2
+        return _if_possible(score, target[order[:half]], target[order[half:]])
+
+    def _mean(self, values: Sequence[float]) -> Estimate | None:
+        present = [value for value in values if not math.isnan(value)]
+        return bootstrap_mean(present, seed=self.seed) if present else None
 
 
-def _kid_title(backbone: Backbone) -> str:
-    return f"KID to photos ({backbone.name})"
+def _if_possible(score: SetScore, left: Features, right: Features) -> Estimate | None:
+    """The floor of a set score; None for sets too small for it, which is no fault of the methods."""
+    try:
+        score.check(len(left), len(right))
+    except InputError:
+        return None
+    return score.estimate(left, right, False)
+
+
+def _priced(outputs: Outputs) -> bool:
+    return outputs.evals is not None or outputs.seconds is not None
+
+
+def _filled(table: Table) -> bool:
+    return any(cell is not None for row in table.rows for cell in row[1:])

@@ -1,0 +1,185 @@
+"""Every score of a method's images, read as a stream: one value per image and column, and features of the whole set."""
+
+import hashlib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import overload
+
+from r2r.data.pictures import Masks, Pictures
+from r2r.metrics import WHOLE, Backbone, ImageScore, Protocol
+from r2r.metrics.distances import SetScore
+from r2r.metrics.features import FeatureCache
+from r2r.metrics.realism import Features
+from r2r.reporting.scenes import BACKGROUND, Batch, Outputs, Picture, Reference, Scenes, batches
+
+Score = ImageScore | SetScore
+Progress = Callable[[str, int, int], None]  # what is being scored, images read so far, images to read in all
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """What a column holds: a score, against the source or the target, in a region."""
+
+    score: Score
+    reference: Reference
+    region: str = WHOLE
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A method with what was measured: one value per scene and column (nan: empty region), features by backbone id."""
+
+    outputs: Outputs
+    per_image: Mapping[str, list[float]]
+    features: Mapping[str, Features]
+
+
+class Measuring:
+    """Scores methods on the same scenes; `columns` are all quantities by title."""
+
+    def __init__(
+        self, scenes: Scenes, scores: Sequence[Score], cache: FeatureCache, batch_size: int, progress: Progress | None
+    ) -> None:
+        self.scenes, self.cache, self.batch_size, self.progress = scenes, cache, batch_size, progress
+        sets = [score for score in scores if isinstance(score, SetScore)] if scenes.target is not None else []
+        found = [Quantity(score, "target") for score in sets]
+        for region in (WHOLE, *scenes.regions):
+            for reference in scenes.references:
+                found += [Quantity(score, reference, region) for score in scores if isinstance(score, ImageScore)]
+        self.columns = {_title(quantity, scenes): quantity for quantity in found}
+        self.backbones: dict[str, Backbone] = {score.backbone.id: score.backbone for score in sets}
+        self._sizes: set[tuple[int, int]] = set()
+        self._done, self._total = 0, 0
+
+    @property
+    def image_columns(self) -> dict[str, Quantity]:
+        """The columns that have a value for every single image."""
+        return {title: q for title, q in self.columns.items() if isinstance(q.score, ImageScore)}
+
+    def expect(self, methods: int, described: int) -> None:
+        """How much will be read: `methods` for their image scores, and `described` images for their features."""
+        self._total += methods * len(self.scenes.keys) * bool(self.image_columns) + described * len(self.backbones)
+
+    def score(self, outputs: Outputs) -> Scored:
+        """All there is to know of one method. Raises InputError for images that do not fit their references."""
+        return Scored(outputs, self.per_image(outputs), self.features(outputs.name, outputs.images))
+
+    def features(self, name: str, images: Sequence[Picture]) -> dict[str, Features]:
+        """Features of a set by backbone id, from the cache where they are known."""
+        found: dict[str, Features] = {}
+        for key, backbone in self.backbones.items():
+            with self._stage(name, len(images)) as read:
+                found[key] = self.cache.features(backbone, _Counted(images, read), _ids(images))
+        return found
+
+    def per_image(self, outputs: Outputs) -> dict[str, list[float]]:
+        """Every image score, column by column; nan for a scene without the region."""
+        values = {title: [math.nan] * len(self.scenes.keys) for title in self.image_columns}
+        if not values:
+            return values
+        with self._stage(outputs.name, len(self.scenes.keys)) as read:
+            for batch in batches(self.scenes, outputs, self.batch_size):
+                self._sizes.add((batch.images.shape[-2], batch.images.shape[-1]))
+                for title, quantity in self.image_columns.items():
+                    for place, value in _values(quantity, batch):
+                        values[title][place] = value
+                for _ in batch.index:
+                    read()
+        return values
+
+    def protocol(self, title: str, n: int) -> Protocol:
+        """Protocol of a column whose values come from `n` scenes."""
+        quantity, scenes = self.columns[title], self.scenes
+        names = {"source": scenes.source_name, "target": scenes.twin_name}
+        if isinstance(quantity.score, SetScore):
+            target = scenes.target or []
+            base = quantity.score.protocol(n, len(target), scenes.paired, quantity.region)
+            return base | {"target": _known_as(scenes.target_name, target), "sizes made equal": scenes.resize}
+        reference = scenes.source if quantity.reference == "source" else scenes.target or []
+        name = _known_as(names[quantity.reference], reference)
+        base = quantity.score.protocol(name, quantity.region, self._size, n) | {"sizes made equal": scenes.resize}
+        regions = list(scenes.masks) if quantity.region == BACKGROUND else [quantity.region]
+        masks = {f"masks {each}": _known_as(each, scenes.masks[each]) for each in regions if each in scenes.masks}
+        return base | masks
+
+    @property
+    def _size(self) -> str:
+        """Height x width of the images; the range where there are several."""
+        sizes = [f"{height}x{width}" for height, width in sorted(self._sizes)]
+        return sizes[0] if len(sizes) == 1 else f"{len(sizes)} sizes, {sizes[0]} to {sizes[-1]}" if sizes else "none"
+
+    @contextmanager
+    def _stage(self, name: str, count: int) -> Iterator[Callable[[], None]]:
+        """Counts what is read; at the end the whole stage counts, however much of it came from the cache."""
+        start = self._done
+
+        def read() -> None:
+            self._done = min(self._done + 1, start + count)
+            self._report(name)
+
+        self._report(name)
+        yield read
+        self._done = start + count
+        self._report(name)
+
+    def _report(self, name: str) -> None:
+        if self.progress is not None:
+            self.progress(name, self._done, self._total)
+
+
+class _Counted(Sequence[Picture]):
+    """Pictures that tell when one of them is read."""
+
+    def __init__(self, pictures: Sequence[Picture], read: Callable[[], None]) -> None:
+        self.pictures, self.read = pictures, read
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @overload
+    def __getitem__(self, index: int) -> Picture: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Picture]: ...
+    def __getitem__(self, index: int | slice) -> Picture | Sequence[Picture]:
+        self.read()
+        return self.pictures[index]
+
+
+def _values(quantity: Quantity, batch: Batch) -> list[tuple[int, float]]:
+    """Image scores of one batch with their places; images without the region are left out."""
+    reference, mask = batch.references[quantity.reference], batch.masks.get(quantity.region)
+    assert isinstance(quantity.score, ImageScore)
+    if mask is None:
+        return list(zip(batch.index, quantity.score.measure(batch.images, reference, None).tolist(), strict=True))
+    rows = mask.flatten(1).any(1).nonzero().flatten().tolist()
+    if not rows:
+        return []
+    values = quantity.score.measure(batch.images[rows], reference[rows], mask[rows]).tolist()
+    return list(zip([batch.index[row] for row in rows], values, strict=True))
+
+
+def _title(quantity: Quantity, scenes: Scenes) -> str:
+    """What is measured, against what, where: "SSIM to source in garment", "KID to photos (r2r-features)"."""
+    if isinstance(quantity.score, SetScore):
+        name, reference = quantity.score.title, scenes.target_name
+    else:
+        name, reference = (
+            quantity.score.name,
+            {"source": scenes.source_name, "target": scenes.twin_name}[quantity.reference],
+        )
+    end = min((place for bracket in (" (", " [") if (place := name.find(bracket)) >= 0), default=len(name))
+    where = "" if quantity.region == WHOLE else f" in {quantity.region}"
+    return f"{name[:end]} to {reference}{where}{name[end:]}"
+
+
+def _ids(pictures: Sequence[Picture]) -> list[str] | None:
+    return pictures.ids() if isinstance(pictures, Pictures) else None
+
+
+def _known_as(name: str, pictures: Sequence[object]) -> str:
+    """A name with a hash of the contents where the pictures are files: other pictures make another protocol."""
+    if not isinstance(pictures, Pictures | Masks):
+        return name
+    return f"{name} {hashlib.sha256(' '.join(pictures.ids()).encode()).hexdigest()[:12]}"
