@@ -1,6 +1,8 @@
 """Scores with their protocol: realism of sets, likeness of images to references (whole or in a region), intervals."""
 
-from r2r.metrics.backbones import Backbone, squeezenet
+from r2r.metrics.backbones import Backbone, inception, squeezenet, torchvision_backbone
+from r2r.metrics.distances import CLIPFID, FID, KID, SetScore
+from r2r.metrics.features import FeatureCache
 from r2r.metrics.fidelity import masked_ssim, masked_ssim_protocol, psnr, psnr_protocol, ssim, ssim_protocol
 from r2r.metrics.perceptual import DISTS, LPIPS
 from r2r.metrics.protocol import Protocol, check_images, protocol
@@ -9,9 +11,13 @@ from r2r.metrics.regions import Mask
 from r2r.metrics.scores import MSSSIM, PSNR, SSIM, WHOLE, ImageScore
 from r2r.metrics.semantic import CLIPSimilarity, DINOStructure
 from r2r.metrics.statistics import Estimate, bootstrap_mean, paired_difference
+from r2r.metrics.vision_transformers import clip_image, dino
 
 __all__ = [
+    "CLIPFID",
     "DISTS",
+    "FID",
+    "KID",
     "LPIPS",
     "MSSSIM",
     "PSNR",
@@ -21,11 +27,16 @@ __all__ = [
     "CLIPSimilarity",
     "DINOStructure",
     "Estimate",
+    "FeatureCache",
     "ImageScore",
     "Mask",
     "Protocol",
+    "SetScore",
     "bootstrap_mean",
     "check_images",
+    "clip_image",
+    "dino",
+    "inception",
     "kid",
     "kid_difference",
     "kid_protocol",
@@ -38,4 +49,5 @@ __all__ = [
     "squeezenet",
     "ssim",
     "ssim_protocol",
+    "torchvision_backbone",
 ]

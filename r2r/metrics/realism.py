@@ -29,16 +29,24 @@ Counts = Float[Tensor, "r _"]
 
 
 @dataclass(frozen=True)
-class _Grams:
-    """Kernel matrices within the source set, within the target set and across."""
+class Grams:
+    """Kernel matrices within the source set, within the target set and across, float64 on the features' device."""
 
     source: Tensor
     target: Tensor
     cross: Tensor
     paired: bool
 
+    @classmethod
+    def of(cls, source: Features, target: Features, paired: bool = False) -> "Grams":
+        """Of checked features; see `check_features` for the errors."""
+        check_features(source, target, paired)
+        within = polynomial_kernel(source, source), polynomial_kernel(target, target)
+        return cls(*within, polynomial_kernel(source, target), paired)
+
     def mmd(self, source: Counts, target: Counts) -> Float[Tensor, " r"]:
-        """Unbiased squared MMD of each resample, given how often it holds each image."""
+        """Unbiased squared MMD of each resample, given how often it holds each image (0 or 1: of each subset)."""
+        source, target = source.to(self.source), target.to(self.target)
         within = _mean_pairs(self.source, source, source, True) + _mean_pairs(self.target, target, target, True)
         return within - 2 * _mean_pairs(self.cross, source, target, self.paired)
 
@@ -56,7 +64,7 @@ def kid(
 
     Raises InputError for fewer than two images, unequal feature sizes, or `paired` sets of unequal length.
     """
-    grams = _grams(source, target, paired)
+    grams = Grams.of(source, target, paired)
     counts = _counts(grams, num_resamples, seed)
     low, high = interval(grams.mmd(*counts), min(len(source), len(target)), level)
     return Estimate(_point(grams), low, high, len(source), level)
@@ -78,7 +86,7 @@ def kid_difference(
     """
     if len(after) != len(before):
         raise InputError(f"sets differ in length: {len(after)} and {len(before)}; give the same scenes to both")
-    new, old = _grams(after, target, paired), _grams(before, target, paired)
+    new, old = Grams.of(after, target, paired), Grams.of(before, target, paired)
     counts = _counts(new, num_resamples, seed)
     low, high = interval(new.mmd(*counts) - old.mmd(*counts), min(len(after), len(target)), level)
     return Estimate(_point(new) - _point(old), low, high, len(after), level)
@@ -99,16 +107,11 @@ def kid_protocol(backbone: str, num_source: int, num_target: int, *, paired: boo
     )
 
 
-def polynomial_kernel(left: Features, right: Features) -> Float[Tensor, "_ _"]:
-    """(x·y / d + 1)^3 for every pair, in float64."""
-    return (left.double() @ right.double().T / left.shape[1] + 1) ** 3
-
-
-def _grams(source: Features, target: Features, paired: bool) -> _Grams:
-    _check_features(source, target, paired)
-    return _Grams(
-        polynomial_kernel(source, source), polynomial_kernel(target, target), polynomial_kernel(source, target), paired
-    )
+def polynomial_kernel(
+    left: Float[Tensor, "*batch _ d"], right: Float[Tensor, "*batch _ d"]
+) -> Float[Tensor, "*batch _ _"]:
+    """(x·y / d + 1)^3 for every pair, in float64; leading dimensions are batches."""
+    return (left.double() @ right.double().mT / left.shape[-1] + 1) ** 3
 
 
 def _mean_pairs(gram: Tensor, left: Counts, right: Counts, disjoint: bool) -> Float[Tensor, " r"]:
@@ -123,20 +126,23 @@ def _mean_pairs(gram: Tensor, left: Counts, right: Counts, disjoint: bool) -> Fl
     return total / pairs
 
 
-def _point(grams: _Grams) -> float:
+def _point(grams: Grams) -> float:
     source, target = (torch.ones(1, len(gram), dtype=torch.float64) for gram in (grams.source, grams.target))
     return grams.mmd(source, target).item()
 
 
-def _counts(grams: _Grams, num_resamples: int, seed: int) -> tuple[Counts, Counts]:
+def _counts(grams: Grams, num_resamples: int, seed: int) -> tuple[Counts, Counts]:
     source = resample_counts(len(grams.source), num_resamples, seed)
     target = source if grams.paired else resample_counts(len(grams.target), num_resamples, seed + 1)
     return source, target
 
 
-def _check_features(source: Features, target: Features, paired: bool) -> None:
+def check_features(source: Features, target: Features, paired: bool = False) -> None:
+    """Raise InputError for fewer than two images, unequal feature sizes, nan, or `paired` sets of unequal length."""
     if min(len(source), len(target)) < 2:
-        raise InputError(f"KID needs two images in each set, got {len(source)} and {len(target)}; give more images")
+        raise InputError(
+            f"a distance of sets needs two images in each, got {len(source)} and {len(target)}; give more images"
+        )
     if source.shape[1] != target.shape[1]:
         raise InputError(f"feature sizes differ: {source.shape[1]} and {target.shape[1]}; use one backbone for both")
     if paired and len(source) != len(target):

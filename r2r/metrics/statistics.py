@@ -66,7 +66,7 @@ def interval(resampled: Float[Tensor, " r"], n: int, level: float) -> tuple[floa
         return resampled[0].item(), resampled[0].item()
     widened = math.sqrt(n / (n - 1)) * stats.t.ppf((1 + level) / 2, n - 1)
     levels = torch.tensor([stats.norm.cdf(-widened), stats.norm.cdf(widened)], dtype=torch.float64)
-    low, high = torch.nanquantile(resampled, levels, interpolation="nearest").tolist()
+    low, high = torch.nanquantile(resampled.cpu(), levels, interpolation="nearest").tolist()
     return low, high
 
 

@@ -20,6 +20,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from r2r.errors import MissingWeightsError
+from r2r.metrics import Backbone
+from r2r.metrics.weights import accelerator
 from r2r.types import Images
 
 CATEGORIES = ("t-shirt", "shirt", "trousers", "skirt", "dress", "shorts")
@@ -93,6 +95,15 @@ class FeatureNet(nn.Module):
         network = cls(**json.loads((folder / "config.json").read_text()))
         network.load_state_dict(load_file(folder / "model.safetensors"))
         return network.eval().requires_grad_(False)
+
+
+def backbone(pretrained: str | Path = "tiny") -> Backbone:
+    """The network as a backbone of KID, named "r2r-features"; images are not resized.
+
+    Raises MissingWeightsError as `FeatureNet.from_pretrained` does.
+    """
+    network = FeatureNet.from_pretrained(pretrained)
+    return Backbone("r2r-features", network.features, size=2 * sum(network.channels[:3])).to(accelerator())
 
 
 def _convolution(before: int, width: int, stride: int, kernel: int = 3) -> nn.Sequential:

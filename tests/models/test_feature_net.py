@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from r2r.errors import MissingWeightsError
-from r2r.models.feature_net import SHIPPED, FeatureNet
+from r2r.models.feature_net import SHIPPED, FeatureNet, backbone
 
 
 def test_shapes() -> None:
@@ -27,6 +27,14 @@ def test_saved_network_gives_the_same_features(tmp_path: Path) -> None:
     assert torch.allclose(loaded.features(images), network.features(images), atol=1e-2)
     assert loaded.categories == network.categories
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_backbone_is_the_shipped_network() -> None:
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    shipped = backbone()
+    assert torch.allclose(shipped(images), FeatureNet.from_pretrained("tiny").features(images), atol=1e-5)
+    assert (shipped.name, shipped.size, shipped.resize) == ("r2r-features", 336, "none")
+    assert shipped.weights
 
 
 def test_missing_network_is_named(tmp_path: Path) -> None:
