@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -26,15 +26,14 @@ from torch.nn import functional as F
 from torchmetrics.functional.image import dists
 from torchvision.models import get_model_weights, vgg
 
-from r2r.errors import MissingWeightsError
+from r2r.errors import InputError, MissingWeightsError
 from r2r.metrics.pretrained import from_torch_hub, read_state
 from r2r.metrics.protocol import Protocol
-from r2r.metrics.regions import BOXED, Mask, masked_mean
+from r2r.metrics.regions import Mask, boxed, masked_mean
 from r2r.metrics.scores import ImageScore, Scores, checked, in_boxes
 from r2r.metrics.weights import State, accelerator, weights_id
 from r2r.types import Images
 
-Net = Literal["alex", "vgg", "squeeze"]
 ARCHITECTURES = {"alex": "alexnet", "vgg": "vgg16", "squeeze": "squeezenet1_1"}
 LPIPS_SIDES = {"alex": 31, "vgg": 16, "squeeze": 17}  # below, a layer has no pixel left
 DISTS_SIDE = 32  # half of it leaves the last stage a single pixel, which has no structure
@@ -44,13 +43,18 @@ _CHANNELS = (3, 64, 128, 256, 512, 512)
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def LPIPS(net: Net = "alex", weights: str | Path | None = None) -> ImageScore:
+def LPIPS(net: str = "alex", weights: str | Path | None = None) -> ImageScore:
     """Learned perceptual distance (arXiv 1801.03924, equation 1), linear weights 0.1; 0 when identical.
 
-    The backbone comes from torchvision's cache, or from `weights`: a file of its `.features` (safetensors or pth).
+    `net` is alex, vgg or squeeze. Its weights come from torchvision's cache, or from `weights`: a file of its
+    `.features` (safetensors or pth).
 
-    Raises: MissingWeightsError when the backbone is not at hand.
+    Raises:
+        InputError: there is no such net.
+        MissingWeightsError: its weights are not at hand.
     """
+    if net not in ARCHITECTURES:
+        raise InputError(f"net={net!r}: LPIPS knows {', '.join(ARCHITECTURES)}")
     network = _lpips(net)
     # The package splits the layers into slices: slice1.0.weight is 0.weight of torchvision.
     _fill(network.net, ARCHITECTURES[net], weights, lambda name: name.split(".", 1)[1])
@@ -63,7 +67,8 @@ def LPIPS(net: Net = "alex", weights: str | Path | None = None) -> ImageScore:
             return network(images, target).flatten()
         return masked_mean(maps(images, target), mask)
 
-    name, side = f"LPIPS ({net}{_other(', ', weights)})", LPIPS_SIDES[net]
+    name = f"LPIPS ({net})" if weights is None else f"LPIPS ({net}, backbone {Path(weights).stem})"
+    side = LPIPS_SIDES[net]
     settings: Protocol = {
         "backend": f"lpips {version('lpips')}",
         "version": "0.1",
@@ -85,14 +90,14 @@ def DISTS(weights: str | Path | None = None) -> ImageScore:
         network = StructureTexture()
     _fill(network.layers, "vgg16", weights)
     network = network.eval().requires_grad_(False).to(accelerator())
-    name = f"DISTS{_other(' (', weights)}{')' if weights else ''}"
+    name = "DISTS" if weights is None else f"DISTS (backbone {Path(weights).stem})"
     settings: Protocol = {
         "backend": f"r2r, weights of torchmetrics {version('torchmetrics')}",
         "backbone": f"vgg16 {weights_id(network.layers.state_dict())}",
         "resize": "none",
     }
     measure = checked(in_boxes(network, DISTS_SIDE), name, DISTS_SIDE, accelerator())
-    return ImageScore(name, "lower", measure, settings, BOXED, min_side=DISTS_SIDE)
+    return ImageScore(name, "lower", measure, settings, boxed(DISTS_SIDE), min_side=DISTS_SIDE)
 
 
 class StructureTexture(nn.Module):
@@ -142,14 +147,14 @@ class StructureTexture(nn.Module):
 
 def _agreement(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b c h w"]) -> tuple[Tensor, Tensor]:
     """Texture and structure terms of each channel, (b, c): SSIM's luminance and covariance terms over the whole map."""
-    x_mean, y_mean = x.mean((2, 3)), y.mean((2, 3))
-    covariance = (x * y).mean((2, 3)) - x_mean * y_mean
-    variances = x.var((2, 3), correction=0) + y.var((2, 3), correction=0)
+    x_mean, y_mean = x.mean((2, 3), keepdim=True), y.mean((2, 3), keepdim=True)
+    x, y = x - x_mean, y - y_mean
     texture = (2 * x_mean * y_mean + 1e-6) / (x_mean**2 + y_mean**2 + 1e-6)
-    return texture, (2 * covariance + 1e-6) / (variances + 1e-6)
+    structure = (2 * (x * y).mean((2, 3)) + 1e-6) / ((x**2).mean((2, 3)) + (y**2).mean((2, 3)) + 1e-6)
+    return texture.flatten(1), structure
 
 
-def _lpips(net: Net) -> Any:
+def _lpips(net: str) -> Any:
     """The package's network, its backbone still random."""
     import lpips
 
@@ -191,7 +196,3 @@ def _features(architecture: str, weights: str | Path | None) -> State:
             )
     whole = {name.removeprefix("features."): value for name, value in state.items() if name.startswith("features.")}
     return whole or state
-
-
-def _other(before: str, weights: str | Path | None) -> str:
-    return "" if weights is None else f"{before}backbone {Path(weights).stem}"

@@ -1,6 +1,6 @@
 """How a score is taken inside a region (garment, face, background), image by image.
 
-Scores with a map of values average it over the mask (`AVERAGED`). Scores of whole pictures see a box (`BOXED`).
+Scores with a map of values average it over the mask (`AVERAGED`). Scores of whole pictures see a box (`boxed`).
 """
 
 from collections.abc import Iterator
@@ -16,7 +16,12 @@ Mask = Bool[Tensor, "b 1 _ _"]  # True = counted; of the images' size: checked w
 Pair = tuple[Float[Tensor, "1 3 bh bw"], Float[Tensor, "1 3 bh bw"]]
 
 AVERAGED = "full-image map averaged over the mask"
-BOXED = "mid-grey outside the mask in both images, cropped to the mask's bounding box"
+
+
+def boxed(min_side: int = 1) -> str:
+    """What `boxes` does, in words."""
+    least = f", at least {min_side} px wide and high" if min_side > 1 else ""
+    return f"mid-grey outside the mask in both images, cropped to the mask's bounding box{least}"
 
 
 def masked_mean(values: Float[Tensor, "b c h w"], mask: Mask) -> Float[Tensor, " b"]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from r2r.metrics.fidelity import MS_SSIM_SETTINGS, MS_SSIM_SIDE, SSIM_SETTINGS, SSIM_SIDE, ms_ssim, psnr, ssim
 from r2r.metrics.protocol import Pixels, Protocol, check_pair, check_side, protocol
-from r2r.metrics.regions import AVERAGED, BOXED, Mask, boxes, check_mask
+from r2r.metrics.regions import AVERAGED, Mask, boxed, boxes, check_mask
 from r2r.types import Images
 
 Scores = Float[Tensor, " b"]
@@ -94,4 +94,4 @@ def PSNR() -> ImageScore:
 def MSSSIM() -> ImageScore:
     """Multi-scale structural similarity (Wang et al. 2003), five scales; 1 for identical images."""
     measure = checked(in_boxes(ms_ssim, MS_SSIM_SIDE), "MS-SSIM", MS_SSIM_SIDE)
-    return ImageScore("MS-SSIM", "higher", measure, MS_SSIM_SETTINGS, BOXED, min_side=MS_SSIM_SIDE)
+    return ImageScore("MS-SSIM", "higher", measure, MS_SSIM_SETTINGS, boxed(MS_SSIM_SIDE), min_side=MS_SSIM_SIDE)

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from r2r.metrics.protocol import Protocol
-from r2r.metrics.regions import BOXED
+from r2r.metrics.regions import boxed
 from r2r.metrics.scores import ImageScore, Scores, checked, in_boxes
 from r2r.metrics.weights import accelerator, from_hub, weights_id
 from r2r.types import Images
@@ -48,7 +48,7 @@ def CLIPSimilarity(model: str = "openai/clip-vit-base-patch32") -> ImageScore:
 
     name = f"CLIP similarity ({Path(model).resolve().name})"
     settings = _settings(network, f"padded with mid-grey to a square, bicubic, antialiased, to {side} px")
-    return ImageScore(name, "higher", checked(in_boxes(measure), name, 1, accelerator()), settings, BOXED)
+    return ImageScore(name, "higher", checked(in_boxes(measure), name, 1, accelerator()), settings, boxed())
 
 
 def DINOStructure(model: str = "facebook/dino-vitb8") -> ImageScore:
@@ -75,7 +75,7 @@ def DINOStructure(model: str = "facebook/dino-vitb8") -> ImageScore:
     settings = _settings(
         network, f"bilinear, antialiased, short side to {side} px, long side at most {LONGEST:.3g} of it"
     )
-    return ImageScore(name, "lower", checked(in_boxes(measure), name, 1, accelerator()), settings, BOXED, digits=4)
+    return ImageScore(name, "lower", checked(in_boxes(measure), name, 1, accelerator()), settings, boxed(), digits=4)
 
 
 def last_keys(network: Any, pixels: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n d"]:

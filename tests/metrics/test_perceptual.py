@@ -12,17 +12,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torchmetrics.functional.image import dists
 
-from r2r.errors import MissingWeightsError
+from r2r.errors import InputError, MissingWeightsError
 from r2r.metrics import DISTS, LPIPS
 from r2r.metrics.perceptual import ARCHITECTURES, LPIPS_SIDES
 from tests.metrics.networks import feature_file, layers
 
 
-def package(net: str, **options: Any) -> Any:
+def package(net: str) -> Any:
     """The `lpips` package's own network over the random layers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False, **options)
+        network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
     plain = layers(ARCHITECTURES[net]).state_dict()
     network.net.load_state_dict({name: plain[name.split(".", 1)[1]] for name in network.net.state_dict()})
     return network.requires_grad_(False)
@@ -37,10 +37,11 @@ def pair() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("net", ["alex", "vgg", "squeeze"])
 def test_lpips_equals_the_package(net: str, tmp_path: Path, pair: tuple[Tensor, Tensor]) -> None:
-    score = LPIPS(net, feature_file(tmp_path, ARCHITECTURES[net]))
-    assert torch.allclose(score.measure(*pair, None), package(net)(*pair).flatten(), rtol=1e-5)
+    score, reference = LPIPS(net, feature_file(tmp_path, ARCHITECTURES[net])), package(net)
+    assert torch.allclose(score.measure(*pair, None), reference(*pair).flatten(), rtol=1e-5)
     mask = torch.rand(2, 1, 48, 56) > 0.6
-    maps = package(net, spatial=True)(*pair)
+    reference.spatial = True
+    maps = reference(*pair)
     expected = torch.stack([values[inside].mean() for values, inside in zip(maps, mask, strict=True)])
     assert torch.allclose(score.measure(*pair, mask), expected, rtol=1e-5)
     assert score.name == f"LPIPS ({net}, backbone random-{ARCHITECTURES[net]})"
@@ -107,6 +108,8 @@ def test_missing_weights_say_which_file_goes_where(
 
 
 def test_wrong_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="net='resnet': LPIPS knows alex, vgg, squeeze"):
+        LPIPS("resnet")
     with pytest.raises(MissingWeightsError, match=r"none\.pth"):
         DISTS(tmp_path / "none.pth")
     (tmp_path / "broken.pth").write_bytes(b"no weights")
