@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from r2r.cli import verb
+from r2r.cli import progress_bar, verb
 from r2r.errors import DataError, MissingWeightsError
 from r2r.provenance import run_record, write_json
 
@@ -85,10 +85,7 @@ def _caption(
 
 
 def _progress(samples: "Sequence[Sample]", batch_size: int) -> "Iterator[Sequence[Sample]]":
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeElapsedColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), "images", TimeElapsedColumn(), "ETA", TimeRemainingColumn())
-    with Progress(*columns) as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("captions", total=len(samples))
         for first in range(0, len(samples), batch_size):
             yield samples[first : first + batch_size]

@@ -4,25 +4,18 @@ Results keep their relative names as PNG. Images already done are skipped, broke
 code 3 once everything else is done. `run.json` in the output folder says what was run.
 """
 
-import logging
-import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from r2r.cli import verb
+from r2r.cli import progress_bar, verb
 from r2r.errors import DataError, InputError
 from r2r.provenance import run_record, write_json
 
 if TYPE_CHECKING:
-    from PIL import Image
-
     from r2r.tasks.image_translation import RenderedToReal
-
-log = logging.getLogger(__name__)
 
 SETTINGS = ("num_inference_steps", "strength", "guidance_scale", "tac_ratio", "max_stride", "inject", "start")
 SETTINGS += ("inversion_order", "source")
@@ -35,6 +28,7 @@ def translate(cfg: DictConfig) -> None:
         InputError: before any work, for a wrong folder, setting or model.
         DataError: at the end, naming the files that could not be read.
     """
+    from r2r.data.folders import find_jobs
     from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
 
     jobs = find_jobs(Path(cfg.input), Path(cfg.output))
@@ -60,43 +54,14 @@ def translate(cfg: DictConfig) -> None:
         raise DataError(f"{len(broken)} of {len(todo)} images could not be read:\n  " + "\n  ".join(broken))
 
 
-def find_jobs(source: Path, output: Path) -> dict[Path, Path]:
-    """Each image below `source` with the PNG it becomes, in the same relative place below `output`.
-
-    Raises:
-        InputError: no images, output inside the input, or two inputs that differ only in their suffix.
-    """
-    from r2r.data.images import list_images
-
-    folder = source if source.is_dir() else source.parent
-    if output.resolve().is_relative_to(folder.resolve()) and source.is_dir():
-        raise InputError(f"output={output} lies inside input={source}; choose a folder of its own")
-    paths = [source] if source.is_file() else list_images(source)
-    jobs = {path: output / path.relative_to(folder).with_suffix(".png") for path in paths}
-    by_target: dict[Path, Path] = {}
-    for path, target in jobs.items():
-        if target in by_target:
-            raise InputError(f"{by_target[target]} and {path} would both become {target}; rename one")
-        by_target[target] = path
-    return jobs
-
-
 def _run(pipe: "RenderedToReal", todo: dict[Path, Path], cfg: DictConfig, settings: Any) -> list[str]:
     """Translate in batches behind a progress bar; returns what could not be read."""
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+    from r2r.data.folders import readable_batches, save_png
 
     broken: list[str] = []
-    columns = TextColumn("translating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with Progress(*columns) as progress:
-        task = progress.add_task("", total=len(todo))
-        for targets, images in _readable_batches(todo, cfg.batch_size, broken):
+    with progress_bar() as progress:
+        task = progress.add_task("translating", total=len(todo))
+        for targets, images in readable_batches(todo, cfg.batch_size, broken):
             results = pipe(
                 images,
                 prompt=cfg.prompt,
@@ -107,42 +72,10 @@ def _run(pipe: "RenderedToReal", todo: dict[Path, Path], cfg: DictConfig, settin
                 **vars(settings),
             )
             for target, result in zip(targets, results, strict=True):
-                _save(result, target)
+                save_png(result, target)
             progress.update(task, advance=len(images))
         progress.update(task, completed=len(todo))
     return broken
-
-
-def _readable_batches(
-    todo: dict[Path, Path], size: int, broken: list[str]
-) -> Iterator[tuple[list[Path], list["Image.Image"]]]:
-    """Batches of decoded images of equal size with their targets; the unreadable are noted in `broken`."""
-    from r2r.data.images import load_image
-
-    targets: list[Path] = []
-    images: list[Image.Image] = []
-    for source, target in todo.items():
-        try:
-            image = load_image(source)
-        except DataError as error:
-            broken.append(str(error))
-            log.warning("skipped: %s", error)
-            continue
-        if images and (len(images) == size or image.size != images[0].size):
-            yield targets, images
-            targets, images = [], []
-        targets.append(target)
-        images.append(image)
-    if images:
-        yield targets, images
-
-
-def _save(image: "Image.Image", target: Path) -> None:
-    """Write beside the final place, then rename: an interrupted run leaves no half-written image."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    image.save(partial, format="PNG", compress_level=1)
-    os.replace(partial, target)
 
 
 @verb("translate")

@@ -13,9 +13,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from r2r.cli import CONF, compose
+from r2r.data.folders import find_jobs
 from r2r.data.images import load_image
 from r2r.errors import DataError, InputError
-from r2r.translate import find_jobs, translate
+from r2r.translate import translate
 
 
 @pytest.fixture

@@ -112,6 +112,7 @@ class Masks(Sequence[Region]):
 
     def __init__(self, paths: Sequence[Path], sizes: Sequence[Size] | None = None) -> None:
         self.paths, self.sizes = list(paths), sizes
+        self._ids: list[str] | None = None
 
     def __len__(self) -> int:
         return len(self.paths)

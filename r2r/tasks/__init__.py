@@ -3,5 +3,6 @@
 from r2r.tasks.domain_finetuning import DomainFinetuning
 from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
 from r2r.tasks.textual_inversion import TextualInversion
+from r2r.tasks.translation_sweep import SweepPlan
 
-__all__ = ["DomainFinetuning", "RenderedToReal", "TextualInversion", "TranslationSettings"]
+__all__ = ["DomainFinetuning", "RenderedToReal", "SweepPlan", "TextualInversion", "TranslationSettings"]

@@ -1,0 +1,62 @@
+"""A folder of images in, a folder of images out: which file becomes which, reading in batches, writing whole files."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from PIL import Image
+
+from r2r.data.images import list_images, load_image
+from r2r.errors import DataError, InputError
+
+log = logging.getLogger(__name__)
+
+
+def find_jobs(source: Path, output: Path) -> dict[Path, Path]:
+    """Each image below `source` with the PNG it becomes, in the same relative place below `output`.
+
+    Raises:
+        InputError: no images, output inside the input, or two inputs that differ only in their suffix.
+    """
+    folder = source if source.is_dir() else source.parent
+    if output.resolve().is_relative_to(folder.resolve()) and source.is_dir():
+        raise InputError(f"output={output} lies inside input={source}; choose a folder of its own")
+    paths = [source] if source.is_file() else list_images(source)
+    jobs = {path: output / path.relative_to(folder).with_suffix(".png") for path in paths}
+    by_target: dict[Path, Path] = {}
+    for path, target in jobs.items():
+        if target in by_target:
+            raise InputError(f"{by_target[target]} and {path} would both become {target}; rename one")
+        by_target[target] = path
+    return jobs
+
+
+def readable_batches(
+    todo: Mapping[Path, Path], size: int, broken: list[str]
+) -> Iterator[tuple[list[Path], list[Image.Image]]]:
+    """Batches of decoded images of equal size with their targets; the unreadable are noted in `broken`."""
+    targets: list[Path] = []
+    images: list[Image.Image] = []
+    for source, target in todo.items():
+        try:
+            image = load_image(source)
+        except DataError as error:
+            broken.append(str(error))
+            log.warning("skipped: %s", error)
+            continue
+        if images and (len(images) == size or image.size != images[0].size):
+            yield targets, images
+            targets, images = [], []
+        targets.append(target)
+        images.append(image)
+    if images:
+        yield targets, images
+
+
+def save_png(image: Image.Image, target: Path) -> None:
+    """Write beside the final place, then rename: an interrupted run leaves no half-written image."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.partial")
+    image.save(partial, format="PNG", compress_level=1)
+    os.replace(partial, target)
