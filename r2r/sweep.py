@@ -46,7 +46,7 @@ def sweep(cfg: DictConfig) -> None:
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         part = translate(cfg, folders, dict(list(jobs.items())[rank::world]), int(os.environ.get("LOCAL_RANK", rank)))
         return write_json(folders.root / PARTS.replace("*", str(rank)), part)
-    scores = {name: build(score) for name, score in cfg.metrics.items()}
+    scores = _scores(cfg, len(jobs))
     start, left = time.perf_counter(), sum(not folders.complete(name) for name in jobs.values())
     print(f"{len(jobs)} images, {len(jobs) - left} done already; {len(folders.cells)} cells each")
     parts = _share_out(cfg, folders) if cfg.devices > 1 and left else [translate(cfg, folders, jobs)]
@@ -190,6 +190,21 @@ def _references(cfg: DictConfig, names: list[str]) -> tuple[list[Path], dict[str
     common_names({"input": names} | {title: [n for n in names if n in found] for title, found in masks.items()})
     regions = {title.removeprefix("masks."): [found[name] for name in names] for title, found in masks.items()}
     return [sources[name] for name in names], target, regions
+
+
+def _scores(cfg: DictConfig, count: int) -> dict[str, Any]:
+    """The metrics, with their weights; raises InputError for sets of pictures that they cannot score."""
+    from r2r.data.pictures import pictures
+    from r2r.metrics import SetScore
+
+    scores = {name: build(score) for name, score in cfg.metrics.items()}
+    for name, score in scores.items():
+        if isinstance(score, SetScore) and cfg.target:
+            try:
+                score.check(count, len(pictures(cfg.target)))
+            except InputError as error:
+                raise InputError(f"{error}; or leave it out: '~metrics.{name}'") from error
+    return scores
 
 
 def _share_out(cfg: DictConfig, folders: "CellFolders") -> list[Part]:

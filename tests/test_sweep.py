@@ -128,6 +128,16 @@ def test_bad_input_writes_no_picture(
     assert not list(tmp_path.glob("out/strength_*"))
 
 
+def test_one_image_has_no_distance_of_sets(renders: Path, tmp_path: Path, sd_folder: Path) -> None:
+    target = write_pictures(tmp_path / "photos", seed=10)
+    cfg = config(renders / "0.png", tmp_path / "out", sd_folder, f"target={target}")
+    backbone = {"_target_": "r2r.models.feature_net.backbone"}
+    cfg.metrics = {"kid": {"_target_": "r2r.metrics.KID", "backbone": backbone}}
+    with pytest.raises(InputError, match=r"two images in each set, got 1 and 3 .*~metrics\.kid"):
+        sweep(cfg)
+    assert not list(tmp_path.glob("out/strength_*"))
+
+
 def test_other_settings_need_another_folder(renders: Path, tmp_path: Path, sd_folder: Path) -> None:
     sweep(config(renders, tmp_path / "out", sd_folder))
     with pytest.raises(InputError, match=r"seed=1 \(there: 0\)"):
