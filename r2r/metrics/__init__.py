@@ -3,10 +3,10 @@
 from r2r.metrics.backbones import Backbone, inception, squeezenet, torchvision_backbone
 from r2r.metrics.distances import CLIPFID, FID, KID, SetScore
 from r2r.metrics.features import FeatureCache
-from r2r.metrics.fidelity import masked_ssim, masked_ssim_protocol, psnr, psnr_protocol, ssim, ssim_protocol
+from r2r.metrics.fidelity import masked_ssim, psnr, ssim
 from r2r.metrics.perceptual import DISTS, LPIPS
 from r2r.metrics.protocol import Protocol, check_images, protocol
-from r2r.metrics.realism import kid, kid_difference, kid_protocol
+from r2r.metrics.realism import kid, kid_difference
 from r2r.metrics.regions import Mask
 from r2r.metrics.scores import MSSSIM, PSNR, SSIM, WHOLE, ImageScore
 from r2r.metrics.semantic import CLIPSimilarity, DINOStructure
@@ -39,15 +39,11 @@ __all__ = [
     "inception",
     "kid",
     "kid_difference",
-    "kid_protocol",
     "masked_ssim",
-    "masked_ssim_protocol",
     "paired_difference",
     "protocol",
     "psnr",
-    "psnr_protocol",
     "squeezenet",
     "ssim",
-    "ssim_protocol",
     "torchvision_backbone",
 ]

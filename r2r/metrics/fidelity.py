@@ -14,7 +14,7 @@ from torchmetrics.functional.image import (
     structural_similarity_index_measure,
 )
 
-from r2r.metrics.protocol import Protocol, check_pair, check_side, protocol
+from r2r.metrics.protocol import Protocol, check_pair, check_side
 from r2r.metrics.regions import Mask, check_mask, masked_mean
 from r2r.types import Images
 
@@ -80,21 +80,6 @@ def _mean(values: Float[Tensor, "b c h w"], mask: Mask | None) -> Float[Tensor, 
     return masked_mean(values, mask)
 
 
-def psnr_protocol(n: int, size: str) -> Protocol:
-    """Protocol of `psnr` over `n` images of `size` "HxW"."""
-    return protocol("PSNR", region="whole image", range="[-1, 1]", resize="none", size=size, n=n)
-
-
-def ssim_protocol(n: int, size: str) -> Protocol:
-    """Protocol of `ssim` over `n` images of `size` "HxW"."""
-    return protocol("SSIM", region="whole image", range="[-1, 1]", resize="none", size=size, n=n, **SSIM_SETTINGS)
-
-
 def masked_ssim(images: Images, target: Target, mask: Mask) -> Float[Tensor, " b"]:
-    """SSIM of each image inside `mask` (True = counted); equals `fidelity.ssim` for a full mask."""
+    """SSIM of each image inside `mask` (True = counted); `ssim` by another name."""
     return ssim(images, target, mask)
-
-
-def masked_ssim_protocol(region: str, n: int, size: str) -> Protocol:
-    """Protocol of `masked_ssim` over `n` images of `size` "HxW", with the name of the region."""
-    return protocol("SSIM", region=region, range="[-1, 1]", resize="none", size=size, n=n, **SSIM_SETTINGS)
