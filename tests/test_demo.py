@@ -12,11 +12,10 @@ import torch
 from PIL import Image
 
 from r2r.cli import compose
-from r2r.demo import INPUT, R2R, WITHOUT_TAC, demo, findings, flat, training_jobs
+from r2r.demo import AUTOENCODER, INPUT, R2R, TWIN, WITHOUT_TAC, demo, findings, flat, training_jobs
 from r2r.errors import DataError
-from r2r.metrics import Backbone
-from r2r.reporting import Comparison, Outputs
-from r2r.types import PairedBatch
+from r2r.metrics import KID, PSNR, SSIM, Backbone
+from r2r.reporting import Comparison, Outputs, Scenes
 
 FAST = [
     "positive.trainer.max_steps=2",
@@ -51,24 +50,23 @@ def test_training_runs_follow_the_experiments() -> None:
 
 @pytest.mark.parametrize("better", [True, False])
 def test_verdicts_follow_the_scores(better: bool) -> None:
-    torch.manual_seed(0)
-    rendered = torch.rand(8, 3, 24, 24) * 1.2 - 0.6
-    photo, words = rendered + 0.3, [str(index) for index in range(8)]
-    scenes: PairedBatch = {
-        "rendered": rendered,
-        "photo": photo,
-        "garment_mask": torch.ones(8, 1, 24, 24, dtype=torch.bool),
-        "caption": words,
-        "category": words,
-        "texture": words,
-        "key": words,
-    }
+    rendered = torch.rand(8, 3, 24, 24, generator=torch.Generator().manual_seed(0)) * 1.2 - 0.6
+    photo = rendered + 0.3
     blurred = torch.nn.functional.avg_pool2d(photo, 3, 1, 1)
     good, bad = photo - 0.05, blurred if better else rendered - 0.2
-    names = {INPUT: rendered, "autoencoder only": rendered, WITHOUT_TAC: bad if better else good}
-    methods = [Outputs(name, images) for name, images in {**names, R2R: good if better else bad}.items()]
-    comparison = Comparison(scenes, methods, [Backbone("means", lambda images: images.mean((2, 3)))])
-    verdicts = [finding.holds for finding in findings(comparison)]
+    images = {AUTOENCODER: rendered, WITHOUT_TAC: bad if better else good, R2R: good if better else bad}
+    scenes = Scenes(
+        [str(index) for index in range(8)],
+        list(rendered),
+        list(photo),
+        paired=True,
+        masks={"garment": list(torch.ones(8, 1, 24, 24, dtype=torch.bool))},
+        twin_name=TWIN,
+        target_name="photos",
+    )
+    scores = {"kid": KID(Backbone("r2r-features", lambda images: images.mean((2, 3)))), "ssim": SSIM(), "psnr": PSNR()}
+    methods = [Outputs(name, list(made)) for name, made in images.items()]
+    verdicts = [finding.holds for finding in findings(Comparison(scenes, methods, scores, identity=INPUT))]
     assert verdicts == [better, better, better, None, None, None]
 
 
@@ -82,6 +80,11 @@ def test_runs_end_to_end(tmp_path: Path) -> None:
     assert "KID to photos" in re.sub(r"\s+", " ", done.stdout)
     rows = list(csv.DictReader((folder / "table.csv").read_text(encoding="utf-8").splitlines()))
     assert [row["Images"] for row in rows] == [INPUT, "autoencoder only", WITHOUT_TAC, R2R, "other photos"]
+    assert list(rows[0])[1::3] == [
+        *["KID to photos (r2r-features)", "SSIM to source in garment", "PSNR to photo twin [dB]"],
+        *["SSIM to photo twin", "U-Net evals per image"],
+    ]
+    assert float(rows[0]["SSIM to source in garment"]) == pytest.approx(1.0)
     assert 0 < float(rows[3]["U-Net evals per image"]) <= 60
     assert len((folder / "per_image.csv").read_text(encoding="utf-8").splitlines()) == 1 + 3 * 4
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
