@@ -21,7 +21,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from r2r.errors import InputError
-from r2r.metrics.protocol import Protocol, protocol
 from r2r.metrics.statistics import Estimate, interval, resample_counts
 
 Features = Float[Tensor, "_ _"]  # (images, features); sizes are checked with a message
@@ -90,21 +89,6 @@ def kid_difference(
     counts = _counts(new, num_resamples, seed)
     low, high = interval(new.mmd(*counts) - old.mmd(*counts), min(len(after), len(target)), level)
     return Estimate(_point(new) - _point(old), low, high, len(after), level)
-
-
-def kid_protocol(backbone: str, num_source: int, num_target: int, *, paired: bool, resize: str = "none") -> Protocol:
-    """Protocol of `kid`: backbone, kernel, estimator and sizes."""
-    return protocol(
-        "KID",
-        backbone=backbone,
-        kernel="(x.y / d + 1)^3",
-        estimator="full-set U-statistic" + (", same-scene pairs left out" if paired else ""),
-        interval="95 % expanded-percentile bootstrap over " + ("scenes" if paired else "images"),
-        range="[-1, 1]",
-        resize=resize,
-        num_source=num_source,
-        num_target=num_target,
-    )
 
 
 def polynomial_kernel(

@@ -168,3 +168,12 @@ def test_clip_fid_is_fid_of_clip(tmp_path: Path) -> None:
     assert score.estimate(outputs, target, False).value == frechet(outputs, target)
     assert score.backbone.size == 4
     assert (score.caution(4, 9) or "").startswith("rank-deficient")
+
+
+@pytest.mark.gpu
+def test_features_on_an_accelerator_give_the_same_values() -> None:
+    outputs, target = gaussians(300, 0.5, seed=1), gaussians(250, seed=2)
+    for make in (KID, FID, lambda backbone: KID(backbone, "torchmetrics", subset_size=5, num_subsets=4)):
+        here, there = (make(Backbone("means", MEANS.features, device=device)) for device in ("cpu", "cuda"))
+        expected, found = (score.estimate(outputs, target, False) for score in (here, there))
+        assert (found.value, found.low, found.high) == pytest.approx((expected.value, expected.low, expected.high))

@@ -6,7 +6,7 @@ from torch import Tensor
 from torchmetrics.image.kid import poly_mmd
 
 from r2r.errors import InputError
-from r2r.metrics.realism import kid, kid_difference, kid_protocol, polynomial_kernel
+from r2r.metrics.realism import kid, kid_difference, polynomial_kernel
 
 
 def gaussians(n: int, shift: float = 0.0, seed: int = 0, d: int = 4) -> Tensor:
@@ -112,10 +112,3 @@ def test_reproducible_and_global_generator_untouched() -> None:
 def test_bad_sets_are_refused(source: Tensor, target: Tensor, paired: bool, message: str) -> None:
     with pytest.raises(InputError, match=message):
         kid(source, target, paired=paired)
-
-
-def test_protocol_names_backbone_and_sizes() -> None:
-    stated = kid_protocol("r2r-features", 12, 12, paired=True)
-    assert stated["backbone"] == "r2r-features"
-    assert stated["num_target"] == 12
-    assert stated != kid_protocol("squeezenet-caffe", 12, 12, paired=True)
