@@ -10,8 +10,8 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 
-from r2r.metrics import Protocol
-from r2r.reporting.tables import Table
+from r2r.metrics import Estimate, Protocol
+from r2r.reporting.tables import Cell, Span, Table
 
 LOSSLESS_PIXELS = 8_000_000  # up to here all pictures of a page together are PNG: at most 24 MB before base64
 MOST_PIXELS = 80_000_000  # beyond, pictures are scaled down: at about 0.4 bytes a pixel, 32 MB of JPEG
@@ -81,6 +81,7 @@ class Page:
     figures: Sequence[Figure] = ()
     links: Sequence[Link] = ()
     gallery_title: str = "All held-out scenes"
+    gallery_note: str = ""
 
 
 def write_page(path: Path, page: Page) -> None:
@@ -97,10 +98,35 @@ def write_page(path: Path, page: Page) -> None:
         embedding=Embedding.of(page.scenes),
         embed_figure=embed_figure,
         numbers={title: number for number, title in enumerate(page.protocols, start=1)},
+        whiskers=lambda table: [whiskers(table, index) for index in range(len(table.columns))],
         common=common_settings(page.protocols),
         addresses={link.name: address(link.target, path.parent) for link in page.links},
     )
     path.write_text(html, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Whiskers:
+    """Where the estimates of a column lie, row by row, in percent; and where zero lies, in a column of changes."""
+
+    spans: Sequence[Span | None]
+    zero: float | None = None
+
+
+def whiskers(table: Table, index: int) -> Whiskers:
+    """The whiskers of a column: between its lowest and highest bound; among changes, zero belongs to the range too."""
+    spans = table.spans(index)
+    if not table.columns[index].changes:
+        return Whiskers(spans)
+    cells = [row[index] if span else None for row, span in zip(table.rows, spans, strict=True)]
+    bounds = [0.0, *(bound for cell in cells if isinstance(cell, Estimate) for bound in (cell.low, cell.high))]
+    low, scale = min(bounds), 100 / (max(bounds) - min(bounds) or 1.0)
+
+    def place(cell: Cell) -> Span | None:
+        known = isinstance(cell, Estimate)
+        return Span(*((at - low) * scale for at in (cell.low, cell.value, cell.high))) if known else None
+
+    return Whiskers([place(cell) for cell in cells], -low * scale)
 
 
 def common_settings(protocols: Mapping[str, Protocol]) -> Protocol:

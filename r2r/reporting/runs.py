@@ -5,6 +5,7 @@ Nothing here asks a server: a run that was logged offline reports like any other
 
 import csv
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +14,11 @@ from typing import Any, cast
 from omegaconf import OmegaConf
 
 from r2r.errors import DataError, InputError
+from r2r.reporting.comparison import Comparison
 from r2r.reporting.tables import Cell, Column, Table, three_figures
 
 Settings = Mapping[str, object]
+_CELL = re.compile(r"(?P<sweep>.*)/strength_(?P<strength>[\d.e-]+)/tac_(?P<ratio>[\d.e-]+)")  # of r2r.sweep
 # Where a run lay or what it was called, not what it did.
 PLACES = ("input", "output", "name", "paths.output_dir", "paths.log_dir", "resume", "carry_on")
 
@@ -84,14 +87,22 @@ def read_run(name: str, folder: Path) -> Run:
     if not folder.is_dir():
         what = "is a file, not a folder" if folder.exists() else "no such folder"
         raise InputError(f"{name}: {what}: {folder.absolute()}; give the folder that the run wrote")
-    path = folder / "run.json"
+    if cell := _CELL.fullmatch(folder.absolute().as_posix()):
+        sweep, strength, ratio = Path(cell["sweep"]), float(cell["strength"]), float(cell["ratio"])
+        record = _record(name, sweep / "run.json")  # work is shared between cells: none has a cost of its own
+        config = {**record.get("config", {}), "strength": strength, "tac_ratio": ratio}
+        return Run(name, folder, {"status": record.get("status", "no record"), "config": config})
+    return Run(name, folder, _record(name, folder / "run.json"))
+
+
+def _record(name: str, path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     except (OSError, ValueError) as error:
         raise DataError(f"{name}: cannot read {path}: {error}; repair or remove it") from error
     if not isinstance(record, dict):
         raise DataError(f"{name}: {path} holds no run record; repair or remove it")
-    return Run(name, folder, record)
+    return record
 
 
 def numbered_runs(run: Run) -> list[Run]:
@@ -176,6 +187,19 @@ def training_table(runs: Sequence[Run]) -> Table:
         end: list[Cell] = [run.state, None if seconds is None else seconds / 60, run.memory_gb]
         rows.append([run.name, *values, run.record.get("steps"), *outcome, *end])
     return Table("Training runs", columns, rows, ["Metrics are the last ones logged."])
+
+
+def ablation_table(runs: Sequence[Run], comparison: Comparison, columns: Sequence[str]) -> Table:
+    """The settings in which runs differ, and what each changes against the first, scene by scene."""
+    changed, first = changed_settings(runs), runs[0].name
+    changes = comparison.changes(first, columns)
+    differences = {row[0]: row[1:] for row in changes.rows} | {first: [None] * len(columns)}
+    rows: list[list[Cell]] = []
+    for index, run in enumerate(runs):
+        settings: list[Cell] = [setting_text(each[index]) for each in changed.values()]
+        rows.append([run.name, *settings, *differences[run.name]])
+    shown = [Column("Run"), *map(Column, short_names(list(changed))), *changes.columns[1:]]
+    return Table(f"Ablation: changes against {first}", shown, rows, changes.notes)
 
 
 def _is_place(name: str) -> bool:

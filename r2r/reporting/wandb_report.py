@@ -45,6 +45,7 @@ def check_publishable(board: Board) -> None:
     """Raise InputError unless a report could be saved: library, account, project, and W&B not told to stay offline."""
     _library()
     import wandb
+    from wandb.errors import UsageError
 
     if board.project is None:
         raise InputError("wandb=publish needs to know where: give wandb_project=NAME, and wandb_entity=TEAM for a team")
@@ -52,7 +53,7 @@ def check_publishable(board: Board) -> None:
         raise InputError(f"wandb=publish with WANDB_MODE={mode}: unset it, or leave wandb=publish out")
     try:
         wandb.Api()
-    except wandb.errors.UsageError as error:
+    except UsageError as error:
         raise InputError(f"wandb=publish without a W&B account on this machine; {_LOGIN}") from error
 
 
@@ -63,6 +64,7 @@ def publish(page: Page, board: Board, pictures: Mapping[str, Image.Image]) -> st
     """
     check_publishable(board)
     import wandb
+    from wandb.errors import Error
 
     try:
         with wandb.init(
@@ -72,7 +74,7 @@ def publish(page: Page, board: Board, pictures: Mapping[str, Image.Image]) -> st
             where = Board(run.project, run.entity, board.curves)
         report = _report(page, where, list(pictures), run.id)
         report.save()
-    except (wandb.errors.Error, ValueError, OSError) as error:
+    except (Error, ValueError, OSError) as error:
         raise InputError(f"W&B did not take the report: {error}; the local one is complete, try again") from error
     return report.url
 

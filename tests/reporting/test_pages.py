@@ -12,7 +12,8 @@ from PIL import Image
 
 from r2r.metrics import Estimate, protocol
 from r2r.reporting import Column, Finding, Page, Scene, Table, write_page
-from r2r.reporting.pages import FIGURE_WIDTH, MOST_PIXELS, Embedding, Figure, Link, address, embed_figure
+from r2r.reporting.pages import FIGURE_WIDTH, MOST_PIXELS, Embedding, Figure, Link, address, embed_figure, whiskers
+from r2r.reporting.tables import Span
 
 COLUMNS = ["input", "without TAC", "r2r", "photo twin"]
 VOID = {"meta", "link", "img", "input"}
@@ -97,7 +98,8 @@ def test_ids_are_unique_and_references_lead_somewhere(html: str) -> None:
     assert len(ids) == len(set(ids))
     inner = {(link["href"] or "")[1:] for link in found.named("a") if (link["href"] or "").startswith("#")}
     labels = {attributes["aria-labelledby"] for _, attributes in found.found if "aria-labelledby" in attributes}
-    assert inner == {"protocol-1"}
+    sections = {"compare-title", "findings-title", "gallery-title", "protocols-title", "details-title"}
+    assert inner == {"protocol-1"} | sections
     assert inner | labels <= set(ids)
 
 
@@ -128,6 +130,26 @@ def test_text_is_escaped_and_complete(html: str) -> None:
 def test_the_best_that_competes_is_bold(html: str) -> None:
     assert re.findall(r"<td><strong>([^<]*)</strong>", html) == ["0.200"]
     assert html.count('class="reference"') == 1
+
+
+def test_changes_are_drawn_about_zero() -> None:
+    columns = [Column("Run"), Column("KID", 2, "lower", changes=True), Column("SSIM", 2, "higher")]
+    better, worse = Estimate(-3.0, -4.0, -2.0, 9), Estimate(1.0, -1.0, 4.0, 9)
+    table = Table("Changes", columns, [["a", better, worse], ["b", worse, worse], ["c", None, None]])
+    changes, values = whiskers(table, 1), whiskers(table, 2)
+    assert changes.zero == 50
+    assert changes.spans == [Span(0.0, 12.5, 25.0), Span(37.5, 62.5, 100.0), None]
+    assert (values.zero, values.spans) == (None, table.spans(2))
+    assert whiskers(replace(table, rows=[["c", None, None]]), 1).spans == [None]
+
+
+def test_changes_show_their_verdict(page: Page, tmp_path: Path) -> None:
+    column = Column("KID", 2, "lower", changes=True)
+    table = Table(
+        "Changes", [Column("Run"), column], [["a", Estimate(-3.0, -4.0, -2.0, 9)], ["b", Estimate(3.0, 2.0, 4.0, 9)]]
+    )
+    html = written(replace(page, tables=[table]), tmp_path)
+    assert re.findall(r'<td class="(gain|loss)">([^<]*)', html) == [("gain", "-3.00"), ("loss", "+3.00")]
 
 
 def test_several_tables_figures_and_links(page: Page, tmp_path: Path) -> None:
