@@ -17,9 +17,16 @@ ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 SCRIPTS = PROJECT["scripts"]
-MODULES = sorted((ROOT / "r2r").rglob("*.py"))
+MODULES = sorted(path for root in ("r2r", "hydra_plugins") for path in (ROOT / root).rglob("*.py"))
 # Distributions whose import name differs from their own.
-DISTRIBUTIONS = {"hydra": "hydra-core", "PIL": "pillow", "skimage": "scikit-image", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "cleanfid": "clean-fid",
+    "hydra": "hydra-core",
+    "PIL": "pillow",
+    "torch_fidelity": "torch-fidelity",
+    "wandb_workspaces": "wandb-workspaces",
+    "yaml": "pyyaml",
+}
 
 FLOORS = {
     "torch": "2.11",
@@ -42,10 +49,10 @@ def locked() -> dict[str, Version]:
 
 def tracked_text() -> dict[str, str]:
     """Every text file of the project, by its path; the walk stands in for git, which an unpacked archive lacks."""
-    roots = ["r2r", "conf", "tests", "docs", "experiments", ".ci"]
+    roots = ["r2r", "hydra_plugins", "conf", "tests", "notebooks", "experiments", ".ci"]
     paths = [path for root in roots for path in (ROOT / root).rglob("*")] + list(ROOT.glob("*"))
     paths += [ROOT / ".gitignore", ROOT / ".pre-commit-config.yaml"]
-    kinds = {"", ".py", ".yaml", ".toml", ".md", ".lock", ".json", ".html", ".txt", ".svg"}
+    kinds = {"", ".py", ".yaml", ".toml", ".md", ".lock", ".json", ".html", ".ipynb", ".txt", ".svg"}
     files = [path for path in paths if path.is_file() and path.suffix in kinds and "__pycache__" not in path.parts]
     return {str(path.relative_to(ROOT)): path.read_text() for path in files if path != Path(__file__)}
 
@@ -98,7 +105,7 @@ def test_unsafe_lightning_is_refused(version: str) -> None:
 
 
 def test_lock_covers_every_requirement_with_hashes() -> None:
-    wanted = requirements(PROJECT["dependencies"] + EXTRAS["studio"] + EXTRAS["dev"])
+    wanted = requirements(PROJECT["dependencies"] + [line for lines in EXTRAS.values() for line in lines])
     pins = locked()
     assert not {name for name, wish in wanted.items() if not wish.specifier.contains(pins[name])}
     for lock in ["requirements.lock", "requirements-build.lock"]:
@@ -107,13 +114,14 @@ def test_lock_covers_every_requirement_with_hashes() -> None:
 
 
 def test_every_import_is_declared() -> None:
-    declared = {name.lower() for name in requirements(PROJECT["dependencies"] + EXTRAS["studio"])}
+    optional = [line for name, lines in EXTRAS.items() if name != "dev" for line in lines]
+    declared = {name.lower() for name in requirements(PROJECT["dependencies"] + optional)}
     undeclared = {}
     for path in MODULES:
         for node in ast.walk(ast.parse(path.read_text())):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             names += [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
-            for top in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"r2r"}:
+            for top in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names) - {"r2r", "hydra_plugins"}:
                 if DISTRIBUTIONS.get(top, top).lower() not in declared:
                     undeclared[top] = path.name
     assert not undeclared
@@ -134,7 +142,7 @@ def test_files_stay_readable() -> None:
 
 
 def test_experiments_are_short_diffs_headed_by_a_question() -> None:
-    experiments = sorted((ROOT / "conf" / "experiment").glob("*.yaml"))
+    experiments = sorted((ROOT / "conf").rglob("experiment/*.yaml"))
     assert experiments
     for path in experiments:
         lines = path.read_text().splitlines()
