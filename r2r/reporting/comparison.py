@@ -129,7 +129,9 @@ class Comparison:
         others = [name for name in self.methods if name not in (before, self.identity)]
         rows: list[list[Cell]] = [[name, *(self.change(title, name, before) for title in titles)] for name in others]
         shown = [Column("Images"), *(self.column(title, changes=True) for title in titles)]
-        return Table(f"Change against {before}", shown, rows, [VERDICTS])
+        regions = {self.columns[title].region for title in titles} - {WHOLE}
+        where = f" in {', '.join(sorted(regions))}" if regions else ""
+        return Table(f"Change against {before}{where}", shown, rows, [VERDICTS])
 
     def costs(self) -> Table:
         """What an image costs with each method, where that is known."""
@@ -156,8 +158,9 @@ class Comparison:
             f"{len(self.scenes.keys)} scenes, 95 % intervals. “{self.identity}” is the source itself: scores against "
             "the source reward copying, read them beside those against the target."
         )
-        twins = [f"“{FLOOR}”: image scores of the true twins."] if self._twins else []
-        return [first, *self._floor_notes(), *twins, *self._cautions()]
+        twins = ["image scores are those of the true twins"] if self._twins else []
+        floor = "; ".join([*self._floor_notes(), *twins])
+        return [first, *([f"“{self.floor_name}”: {floor}."] if floor else []), *self._cautions()]
 
     def _cautions(self) -> list[str]:
         counts, sets = (len(self.scenes.keys), len(self.scenes.target or [])), list[str]()
@@ -173,9 +176,10 @@ class Comparison:
             return []
         count = len(self.scenes.target or [])
         if not any(self.floor(title) for title in sets):
-            return [f"“{FLOOR}” has no set scores: {count} target images are too few to be halved."]
+            return [f"no set scores, {count} target images are too few to be halved"]
         halves = f"two random halves of the target ({count // 2} and {count - count // 2} images, seed {self.seed})"
-        return [f"“{FLOOR}”: set scores between {halves}, so with a wider interval; FID is higher for smaller sets."]
+        biased = ["FID is higher for smaller sets"] if any("FID" in title for title in sets) else []
+        return [f"set scores are between {halves}, so with wider intervals", *biased]
 
     def per_image_rows(self) -> list[dict[str, str | float]]:
         """One row per scene and method, for CSV; nan where the scene lacks the region."""

@@ -155,8 +155,8 @@ def test_changes_against_input_and_first_method(comparison: Comparison) -> None:
 def test_all_tables(comparison: Comparison) -> None:
     tables = comparison.tables("main")
     assert [table.title for table in tables] == [
-        *["main", "Change against input", "Change against halfway", "In garment", "Change against halfway"],
-        *["In background", "Change against halfway", "Costs"],
+        *["main", "Change against input", "Change against halfway", "In garment", "Change against halfway in garment"],
+        *["In background", "Change against halfway in background", "Costs"],
     ]
     assert [column.title for column in tables[3].columns[1:]] == comparison.titles("garment")
 
