@@ -26,7 +26,7 @@ Named = Mapping[str, Path]  # picture files by name
 Size = tuple[int, int]  # width, height
 
 # Mappings that take any key: methods and regions are named on the command line (outputs.NAME=FOLDER).
-_OPEN = {name: DictConfig({}, flags={"struct": False}) for name in ("outputs", "masks")}
+_OPEN = {name: DictConfig({}, flags={"struct": False}) for name in ("outputs", "masks", "beside")}
 ConfigStore.instance().store(name="open_mappings", node=_OPEN)
 
 
@@ -60,33 +60,36 @@ def evaluate(cfg: DictConfig) -> "Comparison":
         MissingWeightsError: before any work, for a network of a score that is not at hand.
         DataError: for a file that cannot be read.
     """
+    from r2r.reporting.score_records import read_scores
+
+    folders = output_folders(cfg)
+    read = [cfg.source, cfg.target, *folders.values(), *cfg.masks.values(), *cfg.beside.values()]
+    check_output(Path(cfg.output), read)
+    earlier = {str(name): read_scores(Path(folder)) for name, folder in cfg.beside.items()}
+    comparison, given = score(cfg, folders)
+    report(cfg, comparison, given, earlier)
+    return comparison
+
+
+def score(cfg: DictConfig, folders: Mapping[str, Path]) -> tuple["Comparison", Given]:
+    """Compare the methods in `folders`; all checks come before the work. Raises as `evaluate`."""
     from r2r.metrics import FeatureCache
     from r2r.reporting import Comparison
 
-    folders = output_folders(cfg)
-    check_output(Path(cfg.output), [cfg.source, cfg.target, *folders.values(), *cfg.masks.values()])
     given, sizes = check_sizes(cfg, read_folders(cfg, folders))
     use_device(cfg.device)
-    scores = {name: build(score) for name, score in cfg.metrics.items() if score is not None}
+    scores = {name: build(each) for name, each in cfg.metrics.items() if each is not None}
     check_scores(scores, given, sizes)
     scenes, methods = tensors(given, sizes, folders)
-    print(_summary(given), flush=True)
     cache = FeatureCache(None if cfg.cache_dir is None else Path(cfg.cache_dir).expanduser())
+    print(_summary(given), flush=True)
     with progress_bar() as progress:
         task = progress.add_task("scoring", total=None)
-        comparison = Comparison(
-            scenes,
-            methods,
-            scores,
-            seed=cfg.seed,
-            cache=cache,
-            progress=lambda name, done, total: progress.update(
-                task, description=f"scoring {name}", completed=done, total=total
-            ),
-            batch_size=cfg.batch_size,
-        )
-    report(cfg, comparison, given)
-    return comparison
+
+        def tell(name: str, done: int, total: int) -> None:
+            progress.update(task, description=f"scoring {name}", completed=done, total=total)
+
+        return Comparison(scenes, methods, scores, cfg.seed, cache, tell, batch_size=cfg.batch_size), given
 
 
 def output_folders(cfg: DictConfig) -> dict[str, Path]:
@@ -224,13 +227,13 @@ def use_device(device: str | None) -> None:
         torch.cuda.set_device(torch.device(device))
 
 
-def report(cfg: DictConfig, comparison: "Comparison", given: Given) -> None:
+def report(cfg: DictConfig, comparison: "Comparison", given: Given, earlier: Mapping[str, Any]) -> None:
     """Write scores, tables and record; print the tables and the place."""
     from rich.console import Console
     from rich.text import Text
 
     from r2r.reporting import write_rows
-    from r2r.reporting.score_records import score_record
+    from r2r.reporting.score_records import SCORES, joint_table, score_record
 
     folder, tables = Path(cfg.output), comparison.tables("Scores", _notes(given))
     record = run_record(
@@ -240,19 +243,20 @@ def report(cfg: DictConfig, comparison: "Comparison", given: Given) -> None:
         left_out=given.left_out,
     )
     content = score_record(comparison) | {"left_out": given.left_out}
+    tables += [joint_table("Beside earlier evaluations", {"now": content, **earlier})] if earlier else []
     folder.mkdir(parents=True, exist_ok=True)
     comparison.table("Scores", columns=list(comparison.columns)).write_csv(folder / "table.csv")
     markdown = "\n".join(f"## {table.title}\n\n{table.to_markdown()}" for table in tables)
     (folder / "table.md").write_text(markdown, encoding="utf-8")
     (folder / "table.tex").write_text("\n".join(table.to_latex() for table in tables), encoding="utf-8")
     write_rows(folder / "per_image.csv", comparison.per_image_rows())
-    write_json(folder / "scores.json", content)
+    write_json(folder / SCORES, content)
     write_json(folder / "run.json", record)
     console = Console(width=max(Console().width, 124))
     for table in tables:
         console.print(table.to_rich())
         console.print()
-    console.print(Text(f"scores: {(folder / 'scores.json').absolute()}"), soft_wrap=True)
+    console.print(Text(f"scores: {(folder / SCORES).absolute()}"), soft_wrap=True)
 
 
 def _notes(given: Given) -> list[str]:

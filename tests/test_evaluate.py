@@ -139,6 +139,27 @@ def test_no_cache(folders: Path) -> None:
     assert not (folders / "cache").exists()
 
 
+def test_earlier_evaluations_stand_beside(folders: Path) -> None:
+    """The same target shares its columns; another one has columns of its own."""
+    target, first, second = f"target={folders / 'photos'}", folders / "first", folders / "second"
+    evaluate(config(folders, f"outputs={folders / 'soft'}", target, f"output={first}"))
+    evaluate(config(folders, f"outputs={folders / 'soft'}", f"target={folders / 'twins'}", f"output={second}"))
+    places = [f"beside.first={first}", f"beside.second={second}"]
+    evaluate(config(folders, f"outputs={folders / 'sharp'}", target, *places))
+    text = (folders / "out" / "table.md").read_text().split("## Beside earlier evaluations")[1]
+    lines = {line.split(" | ")[0].strip("| "): line.split(" | ") for line in text.splitlines() if line.startswith("|")}
+    assert [title.replace("\N{NO-BREAK SPACE}", " ") for title in lines["Images"][1:4]] == [
+        *["KID to target (r2r-features) #1 ↓", "SSIM to source ↑", "PSNR to source [dB] ↑"]
+    ]
+    kids = [index for index, title in enumerate(lines["Images"]) if title.startswith("KID")]
+    filled = {
+        name: [lines[name][index] != "–" for index in kids] for name in ("now: sharp", "first: soft", "second: soft")
+    }
+    assert filled == {"now: sharp": [True, False], "first: soft": [True, False], "second: soft": [False, True]}
+    with pytest.raises(InputError, match=r"no scores\.json in .*photos"):
+        evaluate(config(folders, f"outputs={folders / 'sharp'}", f"beside.x={folders / 'photos'}"))
+
+
 def test_costs_and_settings_come_from_the_run(folders: Path) -> None:
     work = {"images": 5, "seconds": 10.0, "unet_sample_evals": 100, "peak_memory_gb": 1.5}
     write_json(folders / "sharp" / "run.json", {**work, "config": {"strength": 0.3, "output": "elsewhere"}})
