@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from r2r.cli import build, progress_bar, verb
+from r2r.cli import verb
 from r2r.errors import InputError
-from r2r.evaluate import check_output, check_scores, check_sizes, output_folders, read_folders, tensors, use_device
+from r2r.evaluate import RESIZED, check_output, output_folders, score
 from r2r.provenance import run_record, write_json
 
 if TYPE_CHECKING:
@@ -42,11 +42,11 @@ def report(cfg: DictConfig) -> None:
 
     material = gather(cfg)
     board = _board(cfg, material)
-    comparison = compare(cfg, material.scored)
+    comparison, caveats = compare(cfg, material.scored)
     tables = report_tables(material, comparison)
     config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     record = run_record(config, protocols=comparison.protocols() if comparison else {})
-    page = report_page(cfg.title, material, comparison, tables, record, cfg.max_scenes)
+    page = report_page(cfg.title, material, comparison, tables, caveats, record, cfg.max_scenes)
     folder = Path(cfg.output)
     write(folder, page, comparison, cfg.grid_scenes)
     write_json(folder / "run.json", record)
@@ -88,30 +88,20 @@ def training(run: "Run") -> "list[Run]":
     return listed or numbered_runs(run)
 
 
-def compare(cfg: DictConfig, scored: "Sequence[Run]") -> "Comparison | None":
-    """Score all pictures as r2r.evaluate does, after its checks; None when there are none."""
-    from r2r.metrics import FeatureCache
-    from r2r.reporting import Comparison
+def compare(cfg: DictConfig, scored: "Sequence[Run]") -> "tuple[Comparison | None, list[str]]":
+    """Score all pictures as r2r.evaluate does, after its checks; and what a reader must know of them.
 
+    None when there are no pictures.
+    """
     if not scored:
-        return None
+        return None, []
     if cfg.source is None:
         raise InputError("source=FOLDER is missing: the pictures that all the others were made of")
     cfg = OmegaConf.create({**cfg, "outputs": {run.name: str(run.folder) for run in scored}})
-    folders = output_folders(cfg)
-    given, sizes = check_sizes(cfg, read_folders(cfg, folders))
-    use_device(cfg.device)
-    scores = {name: build(score) for name, score in cfg.metrics.items() if score is not None}
-    check_scores(scores, given, sizes)
-    scenes, methods = tensors(given, sizes, folders)
-    cache = FeatureCache(None if cfg.cache_dir is None else Path(cfg.cache_dir).expanduser())
-    with progress_bar() as progress:
-        task = progress.add_task("scoring", total=None)
-
-        def tell(name: str, done: int, total: int) -> None:
-            progress.update(task, description=f"scoring {name}", completed=done, total=total)
-
-        return Comparison(scenes, methods, scores, cfg.seed, cache, tell, batch_size=cfg.batch_size)
+    comparison, given = score(cfg, output_folders(cfg))
+    left_out = "; ".join(f"{title} {', '.join(names)}" for title, names in given.left_out.items())
+    caveats = [f"Left out, since not in every folder: {left_out}."] if left_out else []
+    return comparison, caveats + ([f"Sizes were made equal: {RESIZED}."] if given.resized else [])
 
 
 def write(folder: Path, page: "Page", comparison: "Comparison | None", grid_scenes: int) -> None:

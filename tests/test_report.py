@@ -190,6 +190,9 @@ def test_missing_pictures_are_named_unless_skipped(folder: Path) -> None:
     assert not (folder / "out").exists()
     report(config(folder, "missing=skip", "~metrics.kid"))
     assert {row["key"] for row in rows(folder / "out" / "per_image.csv")} == {"a", "more/c"}
+    assert "Left out, since not in every folder: source b" in (folder / "out" / "index.html").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_nothing_to_report(tmp_path: Path) -> None:

@@ -53,10 +53,11 @@ def report_page(
     material: Material,
     comparison: Comparison | None,
     tables: Sequence[Table],
+    caveats: Sequence[str],
     record: Mapping[str, Any],
     max_scenes: int,
 ) -> Page:
-    """The page; `record` is the run record of the report itself."""
+    """The page; `caveats` are of these very pictures, `record` is the run record of the report itself."""
     scenes = gallery(comparison, max_scenes) if comparison else []
     made = [str(run.record["command"]) for run in (*material.runs, *material.training) if "command" in run.record]
     return Page(
@@ -68,7 +69,7 @@ def report_page(
         findings=findings(comparison, material.scored[0].name) if comparison else [],
         tables=tables,
         protocols=comparison.protocols() if comparison else {},
-        caveats=CAVEATS if comparison else (),
+        caveats=[*caveats, *CAVEATS] if comparison else (),
         commands=list(dict.fromkeys([record["command"], *made])),
         settings=dict(flat(record["config"])),
         record={**record["versions"], **record["hardware"], "seconds": record["seconds"]},

@@ -40,6 +40,16 @@ def test_a_folder_of_anyone_is_a_run_without_record(tmp_path: Path) -> None:
     assert (run.settings, run.evals, run.state, run.metrics, run.url) == ({}, None, "no record", {}, None)
 
 
+def test_a_cell_of_a_sweep_has_its_settings_and_no_cost_of_its_own(tmp_path: Path) -> None:
+    config = {"strength": [0.3, 0.5], "tac_ratio": [0.0, 0.9], "guidance_scale": 7.5}
+    write(tmp_path, images=4, seconds=10.0, unet_sample_evals=99, status="done", config=config)
+    cell = tmp_path / "strength_0.5" / "tac_0.9"
+    cell.mkdir(parents=True)
+    run = read_run("cell", cell)
+    assert run.settings == {"strength": 0.5, "tac_ratio": 0.9, "guidance_scale": 7.5}
+    assert (run.evals, run.seconds, run.trained, run.state) == (None, None, False, "done")
+
+
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"full: no such folder: .*nowhere"):
         read_run("full", tmp_path / "nowhere")
