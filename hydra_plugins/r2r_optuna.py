@@ -64,9 +64,10 @@ class OptunaSweeper(Sweeper):
     def _sweep(self, arguments: list[str]) -> float:
         from r2r.errors import InputError
 
-        overrides = OverridesParser.create(self._loader).parse_overrides(arguments)
-        fixed = [override.input_line or "" for override in overrides if not override.is_sweep_override()]
-        searched = {override.get_key_element(): override for override in overrides if override.is_sweep_override()}
+        given = OverridesParser.create(self._loader).parse_overrides(arguments)
+        last = {override.get_key_element(): override for override in given}
+        fixed = [override.input_line or "" for override in last.values() if not override.is_sweep_override()]
+        searched = {name: override for name, override in last.items() if override.is_sweep_override()}
         batch = self._check(fixed, searched)
         folder = Path(self._config.hydra.sweep.dir).absolute()
         study, space = self._study(folder), {name: _distribution(override) for name, override in searched.items()}

@@ -71,18 +71,20 @@ class PoolLauncher(Launcher):
         from r2r.errors import InputError
 
         config = self._loader.load_sweep_config(self._config, overrides)
-        before = HydraConfig.instance().cfg
-        HydraConfig.instance().set_config(config)  # for `${hydra:...}`
+        shared, before = HydraConfig.instance(), HydraConfig.instance().cfg
         try:
-            with read_write(config.hydra), open_dict(config.hydra):
+            with open_dict(config.hydra):
                 config.hydra.job.id, config.hydra.job.num = str(number), number
-                folder = Path(config.hydra.sweep.dir, str(config.hydra.sweep.subdir)).absolute()
+            shared.set_config(config)  # a copy, for `${hydra:...}`: the folder may ask for the number
+            folder = Path(config.hydra.sweep.dir, str(config.hydra.sweep.subdir)).absolute()
+            with read_write(config.hydra), open_dict(config.hydra):
                 config.hydra.runtime.output_dir = str(folder)
+            shared.set_config(config)
             return self._resolved(config, number, folder)
         except OmegaConfBaseException as error:
             raise InputError(f"job {number}: {error}") from error
         finally:
-            HydraConfig.instance().cfg = before
+            shared.cfg = before
 
     def _resolved(self, config: DictConfig, number: int, folder: Path) -> "Plan":
         from r2r.errors import InputError

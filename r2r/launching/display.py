@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
@@ -52,7 +51,7 @@ class Board:
     def _line(self, job: Job) -> str:
         return f"job {job.job} [{COLOURS[job.state]}]{job.state}[/] {escape(self._titles[job.job])}"
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Board":
         self._progress.start()
         return self
 
