@@ -3,7 +3,7 @@
 from r2r.metrics.backbones import Backbone, inception, squeezenet, torchvision_backbone
 from r2r.metrics.distances import CLIPFID, FID, KID, SetScore
 from r2r.metrics.features import FeatureCache
-from r2r.metrics.fidelity import masked_ssim, psnr, ssim
+from r2r.metrics.fidelity import psnr, ssim
 from r2r.metrics.perceptual import DISTS, LPIPS
 from r2r.metrics.protocol import Protocol, check_images, protocol
 from r2r.metrics.realism import kid, kid_difference
@@ -39,7 +39,6 @@ __all__ = [
     "inception",
     "kid",
     "kid_difference",
-    "masked_ssim",
     "paired_difference",
     "protocol",
     "psnr",

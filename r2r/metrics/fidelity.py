@@ -97,8 +97,3 @@ def _mean(values: Float[Tensor, "b c h w"], mask: Mask | None) -> Float[Tensor, 
         return values.mean((1, 2, 3))
     check_mask(mask, values)
     return masked_mean(values, mask)
-
-
-def masked_ssim(images: Images, target: Target, mask: Mask) -> Float[Tensor, " b"]:
-    """SSIM of each image inside `mask` (True = counted); `ssim` by another name."""
-    return ssim(images, target, mask)

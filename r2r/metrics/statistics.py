@@ -39,8 +39,10 @@ def bootstrap_mean(
     """Mean of per-image scores with its bootstrap interval over images (degenerate for a single image)."""
     scores = torch.tensor(values, dtype=torch.float64)
     _check_scores(scores)
-    index = torch.randint(len(scores), (num_resamples, len(scores)), generator=generator(seed))
-    low, high = interval(scores[index].mean(1), len(scores), level)
+    random, count = generator(seed), len(scores)
+    draws = (torch.randint(count, (count,), generator=random) for _ in range(num_resamples))  # one by one: memory
+    resampled = torch.stack([scores[draw].mean() for draw in draws])
+    low, high = interval(resampled, count, level)
     return Estimate(scores.mean().item(), low, high, len(scores), level)
 
 
