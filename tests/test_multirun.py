@@ -249,24 +249,24 @@ def test_a_job_that_slurm_requeued_goes_on(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.e2e
 def test_a_sweep_survives_a_job_and_goes_on_when_mended(tmp_path: Path) -> None:
-    """Four jobs on two slots; the data of one are not there, until they are."""
-    late = tmp_path / "late data"
-    roots = f"data.root=embedded,'{late}'"
-    settings = [*TINY, "trainer.limit_val_batches=0", "hydra.launcher.devices=2", "hydra.sweep.dir=four jobs"]
-    done = python("r2r.train", "-m", *settings, "seed=0,1", roots, cwd=tmp_path)
-    folder = tmp_path / "four jobs"
-    assert done.returncode == 1 and "Error executing" in done.stderr and "Traceback" not in done.stderr, done.stderr
-    assert "2 of 4 jobs are not done" in done.stdout and str(late) in done.stdout
-    states = [job.state for job in read_jobs(folder).values()]
-    assert states == ["done", "failed", "done", "failed"]
-    shutil.copytree(str(files("r2r") / "assets" / "studio"), late)
-    finished = (folder / "0" / "run.json").read_text()
+    """Three jobs on two slots; the data of one are not there, until they are."""
+    studio, late, here = Path(str(files("r2r") / "assets" / "studio")), tmp_path / "late data", tmp_path / "here"
+    here.symlink_to(studio)
+    settings = [*TINY, "trainer.limit_val_batches=0", "hydra.launcher.devices=2", "hydra.sweep.dir=three jobs"]
+    done = python("r2r.train", "-m", *settings, f"data.root=embedded,'{late}','{here}'", cwd=tmp_path)
+    folder = tmp_path / "three jobs"
+    assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr, done.stderr
+    assert "1 of 3 jobs are not done" in done.stdout and f"data.root='{late}'" in done.stdout
+    jobs = read_jobs(folder)
+    assert [job.state for job in jobs.values()] == ["done", "failed", "done"]
+    assert jobs[1].exit_code == 3 and str(late) in (jobs[1].error or "")
+    shutil.copytree(studio, late)
+    finished = [(folder / number / "run.json").read_text() for number in "02"]
     assert python("r2r.sweep", f"resume='{folder}'", cwd=tmp_path.parent).returncode == 0
-    assert [job.state for job in read_jobs(folder).values()] == ["done"] * 4
-    assert (folder / "0" / "run.json").read_text() == finished
-    records = [json.loads((folder / str(number) / "run.json").read_text()) for number in range(4)]
-    assert [record["seed"] for record in records] == [0, 0, 1, 1]
-    assert records[3]["config"]["data"]["root"] == str(late)
+    assert [job.state for job in read_jobs(folder).values()] == ["done"] * 3
+    assert finished == [(folder / number / "run.json").read_text() for number in "02"]
+    record = json.loads((folder / "1" / "run.json").read_text())
+    assert record["status"] == "done" and record["config"]["data"]["root"] == str(late)
 
 
 @pytest.mark.e2e

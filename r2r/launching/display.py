@@ -1,6 +1,5 @@
 """What a sweep shows: a line for each job while it runs, then a table of all, and the logs of those that failed."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
@@ -71,7 +70,7 @@ def show_summary(jobs: Sequence[Job], titles: Mapping[int, str], console: Consol
 def tell_apart(jobs: Sequence[Job]) -> dict[int, str]:
     """What tells the jobs apart: the overrides that not all of them have."""
     shared = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
-    return {job.job: shlex.join(part for part in job.overrides if part not in shared) for job in jobs}
+    return {job.job: " ".join(part for part in job.overrides if part not in shared) for job in jobs}
 
 
 def _summary(jobs: Sequence[Job], titles: Mapping[int, str]) -> Table:
