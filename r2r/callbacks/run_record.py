@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import WandbLogger
 
 from r2r.models.stable_diffusion import StableDiffusion
 from r2r.provenance import run_record, write_json
@@ -46,5 +47,12 @@ class RunRecord(Callback):
             trained_parameters=trained,
             unet_sample_evals=model.sample_evals if isinstance(model, StableDiffusion) else 0,
             metrics=metrics,
+            wandb_url=_wandb_url(trainer),
         )
         write_json(self.path, record)
+
+
+def _wandb_url(trainer: Trainer) -> str | None:
+    """Where W&B shows the run; None without W&B or an account."""
+    loggers = [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+    return loggers[0].experiment.url if loggers else None

@@ -2,7 +2,7 @@
 
 from r2r.reporting.comparison import Comparison
 from r2r.reporting.grids import picture_grid, write_grid
-from r2r.reporting.pages import Finding, Page, Scene, write_page
+from r2r.reporting.pages import Figure, Finding, Link, Page, Scene, write_page
 from r2r.reporting.scenes import Outputs, Scenes
 from r2r.reporting.tables import Cell, Column, Table, write_rows
 
@@ -10,7 +10,9 @@ __all__ = [
     "Cell",
     "Column",
     "Comparison",
+    "Figure",
     "Finding",
+    "Link",
     "Outputs",
     "Page",
     "Scene",
