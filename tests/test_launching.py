@@ -2,22 +2,26 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 import time
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
+from rich.console import Console
 
 from r2r.errors import InputError
 from r2r.launching import Job, Journal, Plan, device_count, device_ids, launch, read_jobs, resume
 from r2r.launching import pool as pool_module
 from r2r.launching.configs import make_job, write_config
+from r2r.launching.display import Board, tell_apart
 from r2r.launching.outcomes import last_error
 from r2r.launching.pool import Pool
 from r2r.launching.runner import run_jobs
@@ -155,6 +159,19 @@ def test_one_death_does_not_end_the_others(tmp_path: Path, capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert "3 of 4 jobs are not done" in shown and f"resume={tmp_path}" in shown and "Traceback" in shown
     assert "x=0" in shown and "y=same" not in shown
+
+
+@pytest.mark.parametrize(("count", "pending_too"), [(3, True), (30, False)], ids=["few", "many"])
+def test_board_has_a_line_for_each_job_or_for_what_goes_on(tmp_path: Path, count: int, pending_too: bool) -> None:
+    jobs = [job(tmp_path, number, "") for number in range(count)]
+    screen = Console(file=StringIO(), force_terminal=True, no_color=True, width=100, height=60)
+    with Board(jobs, tell_apart(jobs), screen) as board:
+        board.changed(replace(jobs[0], state="running"))
+        board.changed(replace(jobs[1], state="failed", error="no [luck]"))
+        board.tick()
+    text = re.sub(r"\x1b\[[\d;?]*\w", "", screen.file.getvalue())  # pyright: ignore[reportAttributeAccessIssue]
+    assert "job 0 running x=0" in text and "job 1 failed x=1" in text and "no [luck]" in text
+    assert ("job 2 pending" in text) == pending_too
 
 
 def test_a_command_that_cannot_start_is_a_failed_job(tmp_path: Path) -> None:

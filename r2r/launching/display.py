@@ -1,5 +1,6 @@
 """What a sweep shows: a line for each job while it runs, then a table of all, and the logs of those that failed."""
 
+import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 
@@ -24,6 +25,7 @@ class Board:
         self.console = console
         self._titles = titles
         self._all = len(jobs) <= _ALL_LINES
+        self._shown = 0.0
         columns = TextColumn("{task.description}"), TimeElapsedColumn(), TextColumn("{task.fields[note]}")
         self._progress = Progress(*columns, console=console, auto_refresh=False, disable=not console.is_terminal)
         self._lines: dict[int, TaskID] = {
@@ -38,14 +40,16 @@ class Board:
         else:
             self._progress.stop_task(line)
         visible = self._all or job.state in ("running", "failed")
-        self._progress.update(line, description=self._line(job), note=note, visible=visible)
+        self._progress.update(line, description=self._line(job), note=note, visible=visible, refresh=True)
         if not self.console.is_terminal:
             took = "" if job.seconds is None or job.state == "running" else f" after {job.seconds:.0f} s"
             self.console.print(f"{self._line(job)}{took} {note}".rstrip(), soft_wrap=True)
 
     def tick(self) -> None:
-        """Show how long everything has taken."""
-        self._progress.refresh()
+        """Show how long everything has taken, twice a second."""
+        if (now := time.monotonic()) > self._shown + 0.5:
+            self._shown = now
+            self._progress.refresh()
 
     def _line(self, job: Job) -> str:
         return f"job {job.job} [{COLOURS[job.state]}]{job.state}[/] {escape(self._titles[job.job])}"

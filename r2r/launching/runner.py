@@ -24,20 +24,16 @@ def run_jobs(journal: Journal, jobs: Sequence[Job], pool: Pool) -> list[Job]:
     console = Console()
     known = read_jobs(journal.folder)  # of a sweep that goes on, all jobs
     titles = tell_apart(list({**known, **{job.job: job for job in jobs}}.values()))
-    with Board(jobs, titles, console) as board:
-        runner = _Runner(journal, jobs, pool, board)
-        try:
+    board = Board(jobs, titles, console)
+    runner = _Runner(journal, jobs, pool, board)
+    try:
+        with board:
             runner.run()
-        except KeyboardInterrupt:
-            console.print("interrupted: ending the jobs; Ctrl-C again for less patience")
-            raise
-        finally:
-            runner.end()
-            board.tick()
-            show_summary(runner.jobs, titles, console)
-            if left := sum(job.state != "done" for job in runner.jobs):
-                again = shlex.join(["python", "-m", "r2r.sweep", f"resume={journal.folder}"])
-                console.print(f"{left} of {len(jobs)} jobs are not done; to run them again: {again}", soft_wrap=True)
+    finally:
+        show_summary(runner.jobs, titles, console)
+        if left := sum(job.state != "done" for job in runner.jobs):
+            again = shlex.join(["python", "-m", "r2r.sweep", f"resume={journal.folder}"])
+            console.print(f"{left} of {len(jobs)} jobs are not done; to run them again: {again}", soft_wrap=True)
     return runner.jobs
 
 
@@ -57,23 +53,27 @@ class _Runner:
         return list(self._now.values())
 
     def run(self) -> None:
-        """Until all have ended."""
-        while self._waiting or self._running:
-            for job in list(self._waiting):
-                if (ids := self._pool.take(job.slots)) is not None:
-                    self._waiting.remove(job)
-                    self._start(replace(job, state="running", devices=ids))
-            for one in [one for one in self._running if one.process.poll() is not None]:
-                self._collect(one)
-            self._board.tick()
-            time.sleep(0.1)
+        """Until all have ended; whatever happens, none is left running."""
+        try:
+            while self._waiting or self._running:
+                self._start_what_fits()
+                for one in [one for one in self._running if one.process.poll() is not None]:
+                    self._collect(one)
+                self._board.tick()
+                time.sleep(0.1)
+        except KeyboardInterrupt:
+            self._board.console.print("interrupted: ending the jobs; Ctrl-C again for less patience")
+            raise
+        finally:
+            stop(self._running)
+            for one in self._running:
+                self._note(outcome(one, interrupted=True))
 
-    def end(self) -> None:
-        """Stop what still runs."""
-        stop(self._running)
-        for one in self._running:
-            self._note(outcome(one, interrupted=True))
-        self._running.clear()
+    def _start_what_fits(self) -> None:
+        for job in list(self._waiting):
+            if (ids := self._pool.take(job.slots)) is not None:
+                self._waiting.remove(job)
+                self._start(replace(job, state="running", devices=ids))
 
     def _start(self, job: Job) -> None:
         try:
