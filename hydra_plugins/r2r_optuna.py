@@ -21,6 +21,8 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from r2r.errors import InputError
+
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
@@ -54,7 +56,6 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """Run the trials; returns the best value."""
         from r2r.cli import fail
-        from r2r.errors import InputError
 
         try:
             return self._sweep(arguments)
@@ -62,8 +63,6 @@ class OptunaSweeper(Sweeper):
             fail(error)
 
     def _sweep(self, arguments: list[str]) -> float:
-        from r2r.errors import InputError
-
         given = OverridesParser.create(self._loader).parse_overrides(arguments)
         last = {override.get_key_element(): override for override in given}
         fixed = [override.input_line or "" for override in last.values() if not override.is_sweep_override()]
@@ -84,7 +83,6 @@ class OptunaSweeper(Sweeper):
     def _check(self, fixed: list[str], searched: dict[str, Override]) -> int:
         """See to what must be right before the first trial; returns how many jobs the pool runs at once."""
         from hydra_plugins.r2r_pool import PoolLauncher
-        from r2r.errors import InputError
         from r2r.launching import device_count, device_ids, uses_cpu
 
         config = self._loader.load_sweep_config(self._config, fixed)
@@ -102,7 +100,6 @@ class OptunaSweeper(Sweeper):
         return max(1, slots // device_count((config.get("trainer") or {}).get("devices", 1), slots))
 
     def _study(self, folder: Path) -> "Study":
-        from r2r.errors import InputError
         from r2r.launching import read_jobs
 
         try:

@@ -14,6 +14,8 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
+from r2r.errors import InputError
+
 if TYPE_CHECKING:
     from r2r.launching import Job, Plan
 
@@ -44,7 +46,6 @@ class PoolLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Run one job for each list of overrides, numbered from `initial_job_idx` on."""
         from r2r.cli import fail
-        from r2r.errors import InputError
         from r2r.launching import launch
 
         try:
@@ -68,8 +69,6 @@ class PoolLauncher(Launcher):
 
     def _plan(self, number: int, overrides: list[str]) -> "Plan":
         """The job's config with its number and folder, as Hydra's own launcher makes it, and resolved."""
-        from r2r.errors import InputError
-
         config = self._loader.load_sweep_config(self._config, overrides)
         shared, before = HydraConfig.instance(), HydraConfig.instance().cfg
         try:
@@ -87,7 +86,6 @@ class PoolLauncher(Launcher):
             shared.cfg = before
 
     def _resolved(self, config: DictConfig, number: int, folder: Path) -> "Plan":
-        from r2r.errors import InputError
         from r2r.launching import Plan
 
         if self._verb is None:
