@@ -249,22 +249,22 @@ def test_a_job_that_slurm_requeued_goes_on(tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.e2e
 def test_a_sweep_survives_a_job_and_goes_on_when_mended(tmp_path: Path) -> None:
-    """Three jobs on two slots; the data of one are not there, until they are."""
+    """Four jobs on two slots; the data of one are not there, until they are."""
     studio, late, here = Path(str(files("r2r") / "assets" / "studio")), tmp_path / "late data", tmp_path / "here"
     here.symlink_to(studio)
-    settings = [*TINY, "trainer.limit_val_batches=0", "hydra.launcher.devices=2", "hydra.sweep.dir=three jobs"]
-    done = python("r2r.train", "-m", *settings, f"data.root=embedded,'{late}','{here}'", cwd=tmp_path)
-    folder = tmp_path / "three jobs"
+    settings = [*TINY, "trainer.limit_val_batches=0", "hydra.launcher.devices=2", "hydra.sweep.dir=four jobs"]
+    done = python("r2r.train", "-m", *settings, f"data.root=embedded,'{late}','{here}','{studio}'", cwd=tmp_path)
+    folder = tmp_path / "four jobs"
     assert done.returncode == 1 and "Traceback" not in done.stdout + done.stderr, done.stderr
-    assert "1 of 3 jobs are not done" in done.stdout and f"data.root='{late}'" in done.stdout
+    assert "1 of 4 jobs are not done" in done.stdout and f"data.root='{late}'" in done.stdout
     jobs = read_jobs(folder)
-    assert [job.state for job in jobs.values()] == ["done", "failed", "done"]
+    assert [job.state for job in jobs.values()] == ["done", "failed", "done", "done"]
     assert jobs[1].exit_code == 3 and str(late) in (jobs[1].error or "")
     shutil.copytree(studio, late)
-    finished = [(folder / number / "run.json").read_text() for number in "02"]
+    finished = [(folder / number / "run.json").read_text() for number in "023"]
     assert python("r2r.sweep", f"resume='{folder}'", cwd=tmp_path.parent).returncode == 0
-    assert [job.state for job in read_jobs(folder).values()] == ["done"] * 3
-    assert finished == [(folder / number / "run.json").read_text() for number in "02"]
+    assert [job.state for job in read_jobs(folder).values()] == ["done"] * 4
+    assert finished == [(folder / number / "run.json").read_text() for number in "023"]
     record = json.loads((folder / "1" / "run.json").read_text())
     assert record["status"] == "done" and record["config"]["data"]["root"] == str(late)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from r2r.models.stable_diffusion import StableDiffusion
 from r2r.provenance import run_record, write_json
@@ -29,8 +30,10 @@ class RunRecord(Callback):
         self._write(trainer, pl_module, "interrupted" if trainer.interrupted else "done")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say in the record that the run failed, and why."""
-        self._write(trainer, pl_module, f"failed: {type(exception).__name__}: {exception}")
+        """Say in the record that the run was interrupted, or failed and why."""
+        stopped = isinstance(exception, KeyboardInterrupt | SIGTERMException)
+        status = "interrupted" if stopped else f"failed: {type(exception).__name__}: {exception}"
+        self._write(trainer, pl_module, status)
 
     def _write(self, trainer: Trainer, pl_module: LightningModule, status: str) -> None:
         if not trainer.is_global_zero:
