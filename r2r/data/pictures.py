@@ -1,6 +1,7 @@
 """Folders of pictures that belong together by name, decoded only when a picture is asked for."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import overload
@@ -73,10 +74,10 @@ def picture_size(path: Path) -> Size:
         raise DataError(f"cannot read image {path}: {error}; remove or replace it") from error
 
 
-class Pictures(Sequence[Picture]):
-    """Image files as tensors in [-1, 1], decoded one by one as they are asked for.
+class Files(Sequence[Tensor], ABC):
+    """Image files as tensors, decoded one by one as they are asked for.
 
-    With `sizes` (one for each file) pictures of another size are resized (Lanczos).
+    With `sizes` (one for each file) images of another size are resized.
     """
 
     def __init__(self, paths: Sequence[Path], sizes: Sequence[Size] | None = None) -> None:
@@ -87,52 +88,40 @@ class Pictures(Sequence[Picture]):
         return len(self.paths)
 
     @overload
-    def __getitem__(self, index: int) -> Picture: ...
+    def __getitem__(self, index: int) -> Tensor: ...
     @overload
-    def __getitem__(self, index: slice) -> "Pictures": ...
-    def __getitem__(self, index: int | slice) -> "Picture | Pictures":
+    def __getitem__(self, index: slice) -> "Files": ...
+    def __getitem__(self, index: int | slice) -> "Tensor | Files":
         """Raises DataError for a file that cannot be decoded."""
         if isinstance(index, slice):
-            return Pictures(self.paths[index], self.sizes[index] if self.sizes else None)
-        image = load_image(self.paths[index])
-        return to_tensor(_resized(image, self.sizes[index] if self.sizes else None, Image.Resampling.LANCZOS))
+            return type(self)(self.paths[index], self.sizes[index] if self.sizes else None)
+        return self._decode(self.paths[index], self.sizes[index] if self.sizes else None)
 
     def ids(self) -> list[str]:
-        """What each picture is, whatever its name: a hash of the file, and the size it is brought to."""
+        """What each image is, whatever its name: a hash of the file, and the size it is brought to."""
         self._ids = self._ids or _content_ids(self.paths, self.sizes)
         return self._ids
 
+    @abstractmethod
+    def _decode(self, path: Path, size: Size | None) -> Tensor: ...
 
-class Masks(Sequence[Region]):
-    """Mask files as bool tensors, decoded one by one: True where brighter than 127.
 
-    In an image that is nowhere as bright (0/1 masks, class maps) everything but 0 is True. With `sizes` masks of
-    another size are resized (nearest neighbour).
+class Pictures(Files):
+    """Pictures as (3, h, w) in [-1, 1]; resized by Lanczos."""
+
+    def _decode(self, path: Path, size: Size | None) -> Picture:
+        return to_tensor(_resized(load_image(path), size, Image.Resampling.LANCZOS))
+
+
+class Masks(Files):
+    """Masks as bool (1, h, w), True where brighter than 127; resized by nearest neighbour.
+
+    In an image that is nowhere as bright (0/1 masks, class maps) everything but 0 is True.
     """
 
-    def __init__(self, paths: Sequence[Path], sizes: Sequence[Size] | None = None) -> None:
-        self.paths, self.sizes = list(paths), sizes
-        self._ids: list[str] | None = None
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    @overload
-    def __getitem__(self, index: int) -> Region: ...
-    @overload
-    def __getitem__(self, index: slice) -> "Masks": ...
-    def __getitem__(self, index: int | slice) -> "Region | Masks":
-        """Raises DataError for a file that cannot be decoded."""
-        if isinstance(index, slice):
-            return Masks(self.paths[index], self.sizes[index] if self.sizes else None)
-        image = decode_mask(_content(self.paths[index]), str(self.paths[index]))
-        values = np.array(_resized(image, self.sizes[index] if self.sizes else None, Image.Resampling.NEAREST))
+    def _decode(self, path: Path, size: Size | None) -> Region:
+        values = np.array(_resized(decode_mask(_content(path), str(path)), size, Image.Resampling.NEAREST))
         return torch.from_numpy(values > (127 if values.max() > 127 else 0))[None]
-
-    def ids(self) -> list[str]:
-        """What each mask is, whatever its name: a hash of the file, and the size it is brought to."""
-        self._ids = self._ids or _content_ids(self.paths, self.sizes)
-        return self._ids
 
 
 def _resized(image: Image.Image, size: Size | None, resample: Image.Resampling) -> Image.Image:
