@@ -92,7 +92,7 @@ def test_end_to_end(folder: Path) -> None:
     record = json.loads((out / "run.json").read_text())
     assert record["status"] == "done" and record["config"]["runs"]["full"] == str(folder / "full")
     assert set(record["protocols"]) == set(rows(out / "per_image.csv")[0]) - {"key", "method"} | {
-        "KID to target (r2r-features)"
+        f"KID to target{where} (r2r-features)" for where in ("", " in hair", " in background")
     }
     if find_spec("wandb_workspaces"):
         assert json.loads((out / "wandb_report.json").read_text())["displayName"] == "Rendered to real"

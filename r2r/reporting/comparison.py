@@ -19,7 +19,7 @@ from r2r.metrics.distances import SetScore
 from r2r.metrics.features import FeatureCache
 from r2r.metrics.realism import Features
 from r2r.metrics.statistics import generator
-from r2r.reporting.measuring import Measuring, Progress, Quantity, Score
+from r2r.reporting.measuring import Described, Measuring, Progress, Quantity, Score
 from r2r.reporting.scenes import Outputs, Scenes
 from r2r.reporting.tables import Cell, Column, Table, three_figures
 
@@ -59,9 +59,12 @@ class Comparison:
         outputs = [Outputs(identity, scenes.source), *methods]
         self._check(outputs)
         twins = Outputs(FLOOR, scenes.target) if floor is None and scenes.paired and scenes.target is not None else None
-        sets = [scenes.target or [], floor.images if floor else [], *(each.images for each in outputs)]
-        self._measuring.expect(len(outputs) + (twins is not None), sum(map(len, sets)))
-        self._target = self._measuring.features(scenes.target_name, scenes.target) if scenes.target is not None else {}
+        described = sum(map(len, [scenes.target or [], *(each.images for each in outputs)]))
+        self._measuring.expect(len(outputs) + (twins is not None), described, len(floor.images) if floor else 0)
+        self._target: Described = {}
+        if scenes.target is not None:
+            regions = self._measuring.set_regions
+            self._target = self._measuring.features(scenes.target_name, scenes.target, regions)
         self.methods = {each.name: self._measuring.score(each) for each in outputs}
         self._twins = self._measuring.per_image(twins) if twins else {}
         self._others = self._measuring.features(floor.name, floor.images) if floor else None
@@ -201,8 +204,8 @@ class Comparison:
                 quantity.score.check(scenes, len(self.scenes.target or []))
 
     def _region_notes(self, region: str) -> list[str]:
-        n, estimate = len(self.scenes.keys), self.estimate(self.titles(region)[0], self.identity)
-        missing = n - (estimate.n if estimate else 0)
+        n = len(self.scenes.keys)
+        missing = n - len(self._measuring.present(region))
         return [f"{missing} of {n} scenes have no {region} and are left out."] if missing else []
 
     def _once(self, key: tuple[str, ...], compute: Callable[[], Estimate | None]) -> Estimate | None:
@@ -211,16 +214,20 @@ class Comparison:
         return self._known[key]
 
     def _estimate(self, column: str, method: str) -> Estimate | None:
-        score, scored = self.columns[column].score, self.methods[method]
-        if isinstance(score, ImageScore):
+        quantity, scored = self.columns[column], self.methods[method]
+        if isinstance(quantity.score, ImageScore):
             return self._mean(scored.per_image[column])
-        backbone = score.backbone.id
-        return score.estimate(scored.features[backbone], self._target[backbone], self.scenes.paired)
+        key = (quantity.score.backbone.id, quantity.region)
+        if key not in self._target:
+            return None
+        return _if_possible(quantity.score, scored.features[key], self._target[key], self.scenes.paired)
 
     def _change(self, column: str, after: str, before: str) -> Estimate | None:
-        score, new, old = self.columns[column].score, self.methods[after], self.methods[before]
-        if isinstance(score, SetScore):
-            key = score.backbone.id
+        quantity, new, old = self.columns[column], self.methods[after], self.methods[before]
+        if isinstance(score := quantity.score, SetScore):
+            if not self.estimate(column, after):
+                return None
+            key = (score.backbone.id, quantity.region)
             return score.difference(new.features[key], old.features[key], self._target[key], self.scenes.paired)
         pairs = zip(new.per_image[column], old.per_image[column], strict=True)
         present = [pair for pair in pairs if not any(map(math.isnan, pair))]
@@ -229,12 +236,15 @@ class Comparison:
         return paired_difference([a for a, _ in present], [b for _, b in present], seed=self.seed)
 
     def _floor(self, column: str) -> Estimate | None:
-        score = self.columns[column].score
-        if isinstance(score, ImageScore):
+        quantity = self.columns[column]
+        if isinstance(score := quantity.score, ImageScore):
             return self._mean(self._twins[column]) if self._twins else None
-        target = self._target[score.backbone.id]
+        target = self._target.get((score.backbone.id, quantity.region))
+        if target is None:
+            return None
         if self._others is not None:
-            return _if_possible(score, self._others[score.backbone.id], target)
+            others = self._others.get((score.backbone.id, quantity.region))
+            return None if others is None else _if_possible(score, others, target)
         order, half = torch.randperm(len(target), generator=generator(self.seed)), len(target) // 2
         return _if_possible(score, target[order[:half]], target[order[half:]])
 
@@ -243,13 +253,13 @@ class Comparison:
         return bootstrap_mean(present, seed=self.seed) if present else None
 
 
-def _if_possible(score: SetScore, left: Features, right: Features) -> Estimate | None:
-    """The floor of a set score; None for sets too small for it, which is no fault of the methods."""
+def _if_possible(score: SetScore, left: Features, right: Features, paired: bool = False) -> Estimate | None:
+    """A set score; None for sets too small for it: halves of the target, scenes that have a region."""
     try:
         score.check(len(left), len(right))
     except InputError:
         return None
-    return score.estimate(left, right, False)
+    return score.estimate(left, right, paired)
 
 
 def _priced(outputs: Outputs) -> bool:

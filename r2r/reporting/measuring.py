@@ -5,16 +5,19 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from typing import overload
 
-from r2r.data.pictures import Masks, Pictures
+from r2r.data.pictures import Files
 from r2r.metrics import WHOLE, Backbone, ImageScore, Protocol
 from r2r.metrics.distances import SetScore
 from r2r.metrics.features import FeatureCache
 from r2r.metrics.realism import Features
-from r2r.reporting.scenes import BACKGROUND, Batch, Outputs, Picture, Reference, Scenes, batches
+from r2r.reporting.scenes import BACKGROUND, Batch, Inside, Outputs, Picture, Reference, Scenes, batches
 
 Score = ImageScore | SetScore
+Described = dict[tuple[str, str], Features]  # by backbone id and region
+GREY = "mid-grey outside the mask"
 Progress = Callable[[str, int, int], None]  # what is being scored, images read so far, images to read in all
 
 
@@ -29,11 +32,11 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Scored:
-    """A method with what was measured: one value per scene and column (nan: empty region), features by backbone id."""
+    """A method with what was measured: one value per scene and column (nan: empty region), and features."""
 
     outputs: Outputs
     per_image: Mapping[str, list[float]]
-    features: Mapping[str, Features]
+    features: Described
 
 
 class Measuring:
@@ -44,13 +47,17 @@ class Measuring:
     ) -> None:
         self.scenes, self.cache, self.batch_size, self.progress = scenes, cache, batch_size, progress
         sets = [score for score in scores if isinstance(score, SetScore)] if scenes.target is not None else []
-        found = [Quantity(score, "target") for score in sets]
+        found: list[Quantity] = []
+        # A mask belongs to a scene: it serves the target only where that shows the same scenes.
+        self.set_regions = (WHOLE, *scenes.regions) if scenes.paired and sets else (WHOLE,)
         for region in (WHOLE, *scenes.regions):
+            found += [Quantity(score, "target", region) for score in sets if region in self.set_regions]
             for reference in scenes.references:
                 found += [Quantity(score, reference, region) for score in scores if isinstance(score, ImageScore)]
         self.columns = {_title(quantity, scenes): quantity for quantity in found}
         self.backbones: dict[str, Backbone] = {score.backbone.id: score.backbone for score in sets}
         self._sizes: set[tuple[int, int]] = set()
+        self._present: dict[str, list[int]] = {}
         self._done, self._total = 0, 0
 
     @property
@@ -58,21 +65,38 @@ class Measuring:
         """The columns that have a value for every single image."""
         return {title: q for title, q in self.columns.items() if isinstance(q.score, ImageScore)}
 
-    def expect(self, methods: int, described: int) -> None:
-        """How much will be read: `methods` for their image scores, and `described` images for their features."""
-        self._total += methods * len(self.scenes.keys) * bool(self.image_columns) + described * len(self.backbones)
+    def expect(self, methods: int, described: int, others: int = 0) -> None:
+        """How much will be read: `methods` for their image scores, `described` images for features in every region.
+
+        `others` are pictures of other scenes, for features of the whole.
+        """
+        passes = len(self.backbones) * len(self.set_regions)
+        self._total += methods * len(self.scenes.keys) * bool(self.image_columns) + described * passes
+        self._total += others * len(self.backbones)
 
     def score(self, outputs: Outputs) -> Scored:
         """All there is to know of one method. Raises InputError for images that do not fit their references."""
-        return Scored(outputs, self.per_image(outputs), self.features(outputs.name, outputs.images))
+        return Scored(outputs, self.per_image(outputs), self.features(outputs.name, outputs.images, self.set_regions))
 
-    def features(self, name: str, images: Sequence[Picture]) -> dict[str, Features]:
-        """Features of a set by backbone id, from the cache where they are known."""
-        found: dict[str, Features] = {}
-        for key, backbone in self.backbones.items():
+    def features(self, name: str, images: Sequence[Picture], regions: Sequence[str] = (WHOLE,)) -> Described:
+        """Features of a set by backbone id and region, from the cache where they are known.
+
+        Regions need the pictures of the scenes, in their order; a region that fewer than two scenes have is left out.
+        """
+        found: Described = {}
+        for region, (key, backbone) in product(regions, self.backbones.items()):
+            shown = images if region == WHOLE else Inside(self.scenes, images, region, self.present(region))
             with self._stage(name, len(images)) as read:
-                found[key] = self.cache.features(backbone, _Counted(images, read), _ids(images))
+                if len(shown) > 1 or region == WHOLE:
+                    found[key, region] = self.cache.features(backbone, _Counted(shown, read), _ids(shown))
         return found
+
+    def present(self, region: str) -> list[int]:
+        """The scenes that have a region."""
+        if region not in self._present:
+            scenes = range(len(self.scenes.keys))
+            self._present[region] = [index for index in scenes if bool(self.scenes.mask(region, index).any())]
+        return self._present[region]
 
     def per_image(self, outputs: Outputs) -> dict[str, list[float]]:
         """Every image score, column by column; nan for a scene without the region."""
@@ -95,14 +119,20 @@ class Measuring:
         names = {"source": scenes.source_name, "target": scenes.twin_name}
         if isinstance(quantity.score, SetScore):
             target = scenes.target or []
-            base = quantity.score.protocol(n, len(target), scenes.paired, quantity.region)
-            return base | {"target": _known_as(scenes.target_name, target), "sizes made equal": scenes.resize}
+            whole = quantity.region == WHOLE
+            base = quantity.score.protocol(n, len(target) if whole else n, scenes.paired, quantity.region)
+            base |= {"target": _known_as(scenes.target_name, target), "sizes made equal": scenes.resize}
+            return base if whole else base | {"inside the region": GREY} | self._masks(quantity.region)
         reference = scenes.source if quantity.reference == "source" else scenes.target or []
         name = _known_as(names[quantity.reference], reference)
         base = quantity.score.protocol(name, quantity.region, self._size, n) | {"sizes made equal": scenes.resize}
-        regions = list(scenes.masks) if quantity.region == BACKGROUND else [quantity.region]
-        masks = {f"masks {each}": _known_as(each, scenes.masks[each]) for each in regions if each in scenes.masks}
-        return base | masks
+        return base | self._masks(quantity.region)
+
+    def _masks(self, region: str) -> Protocol:
+        """The masks that make a region, by their contents."""
+        masks = self.scenes.masks
+        regions = list(masks) if region == BACKGROUND else [region]
+        return {f"masks {each}": _known_as(each, masks[each]) for each in regions if each in masks}
 
     @property
     def _size(self) -> str:
@@ -175,11 +205,11 @@ def _title(quantity: Quantity, scenes: Scenes) -> str:
 
 
 def _ids(pictures: Sequence[Picture]) -> list[str] | None:
-    return pictures.ids() if isinstance(pictures, Pictures) else None
+    return pictures.ids() if isinstance(pictures, Files | Inside) else None
 
 
 def _known_as(name: str, pictures: Sequence[object]) -> str:
     """A name with a hash of the contents where the pictures are files: other pictures make another protocol."""
-    if not isinstance(pictures, Pictures | Masks):
+    if not isinstance(pictures, Files):
         return name
     return f"{name} {hashlib.sha256(' '.join(pictures.ids()).encode()).hexdigest()[:12]}"

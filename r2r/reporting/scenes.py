@@ -3,12 +3,13 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, overload
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from r2r.data.pictures import Files
 from r2r.errors import InputError
 from r2r.metrics import Mask
 from r2r.types import Images
@@ -57,6 +58,12 @@ class Scenes:
         derived = [BACKGROUND] if self.masks and BACKGROUND not in self.masks else []
         return [*self.masks, *derived]
 
+    def mask(self, region: str, index: int) -> Region:
+        """The mask of a region in one scene; the background is what no mask covers."""
+        if region in self.masks:
+            return self.masks[region][index]
+        return ~torch.stack([masks[index] for masks in self.masks.values()]).any(0)
+
     @property
     def references(self) -> list[Reference]:
         """What every single output has a reference in."""
@@ -89,6 +96,35 @@ class Batch:
     masks: Mapping[str, Mask]
 
 
+class Inside(Sequence[Picture]):
+    """Pictures of scenes, mid-grey outside a region; `places` lists the scenes that have the region."""
+
+    def __init__(self, scenes: Scenes, pictures: Sequence[Picture], region: str, places: Sequence[int]) -> None:
+        self.scenes, self.pictures, self.region, self.places = scenes, pictures, region, list(places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Picture: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Inside": ...
+    def __getitem__(self, index: int | slice) -> "Picture | Inside":
+        """A picture times its mask: 0 is mid-grey."""
+        if isinstance(index, slice):
+            return Inside(self.scenes, self.pictures, self.region, self.places[index])
+        scene = self.places[index]
+        return self.pictures[scene] * self.scenes.mask(self.region, scene)
+
+    def ids(self) -> list[str] | None:
+        """What each picture is: its own id with those of all masks; None where something is not a file."""
+        masks = list(self.scenes.masks.values())
+        if not isinstance(self.pictures, Files) or not all(isinstance(each, Files) for each in masks):
+            return None
+        columns = [self.pictures.ids(), *(each.ids() for each in masks if isinstance(each, Files))]
+        return [" ".join([self.region, *(column[scene] for column in columns)]) for scene in self.places]
+
+
 def batches(scenes: Scenes, outputs: Outputs, batch_size: int) -> Iterator[Batch]:
     """All scenes in order, at most `batch_size` and only equal shapes together.
 
@@ -118,7 +154,7 @@ def _row(scenes: Scenes, outputs: Outputs, index: int) -> Batch:
                 "(width x height); give images of one size"
             )
     if BACKGROUND in scenes.regions and BACKGROUND not in masks:
-        masks[BACKGROUND] = ~torch.stack(list(masks.values())).any(0)
+        masks[BACKGROUND] = scenes.mask(BACKGROUND, index)
     return Batch(
         [index], image[None], {n: r[None] for n, r in references.items()}, {n: m[None] for n, m in masks.items()}
     )

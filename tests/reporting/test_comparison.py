@@ -3,6 +3,7 @@
 import math
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -74,8 +75,9 @@ def value(comparison: Comparison, column: str, method: str) -> float:
 def test_columns_name_score_reference_and_region(comparison: Comparison) -> None:
     assert list(comparison.columns) == [
         *[KID_COLUMN, SSIM_SOURCE, "PSNR to source [dB]", SSIM_TWIN, PSNR_TWIN],
-        *[TEXTURE, "PSNR to source in garment [dB]", "SSIM to photo twin in garment"],
-        *["PSNR to photo twin in garment [dB]", "SSIM to source in background"],
+        *["KID to photos in garment (moments)", TEXTURE, "PSNR to source in garment [dB]"],
+        *["SSIM to photo twin in garment", "PSNR to photo twin in garment [dB]"],
+        *["KID to photos in background (moments)", "SSIM to source in background"],
         *["PSNR to source in background [dB]", "SSIM to photo twin in background"],
         "PSNR to photo twin in background [dB]",
     ]
@@ -316,3 +318,39 @@ def test_what_does_not_fit_is_refused_before_any_image_is_scored() -> None:
     for broken in ({"target": five, "paired": True}, {"masks": {"garment": []}}, {"paired": True}):
         with pytest.raises(InputError):
             Scenes(keys, wrong, **broken)
+
+
+def test_set_scores_inside_a_region_see_nothing_else(scenes: Scenes, rendered: Tensor, mask: Tensor) -> None:
+    """Grey outside the mask in all sets: equal to masking by hand, and blind to what changes outside."""
+    inside, outside = KID_COLUMN.replace(" (", " in garment ("), KID_COLUMN.replace(" (", " in background (")
+    changed = [Outputs("changed", list(torch.where(mask, rendered, -rendered)))]
+    comparison = Comparison(scenes, changed, scores())
+    features = [moments(images * mask) for images in (rendered, torch.stack(list(scenes.target or [])))]
+    assert comparison.estimate(inside, "input") == kid(*features, paired=True)
+    assert value(comparison, inside, "changed") == pytest.approx(value(comparison, inside, "input"), abs=1e-9)
+    assert value(comparison, outside, "changed") != pytest.approx(value(comparison, outside, "input"), abs=1e-3)
+    change = comparison.change(inside, "changed", "input")
+    assert change is not None and change.value == pytest.approx(0, abs=1e-9)
+    assert comparison.protocols()[inside]["inside the region"] == "mid-grey outside the mask"
+    assert comparison.floor(inside) is not None
+
+
+def test_a_full_mask_gives_the_set_score_of_the_whole(scenes: Scenes, mask: Tensor) -> None:
+    comparison = Comparison(replace(scenes, masks={"all": list(torch.ones_like(mask))}), [], scores())
+    whole, region = (value(comparison, KID_COLUMN.replace(" (", f"{where} ("), "input") for where in ("", " in all"))
+    assert whole == region
+    assert comparison.estimate("KID to photos in background (moments)", "input") is None  # nothing is left of it
+
+
+def test_set_scores_leave_out_scenes_without_the_region(scenes: Scenes, mask: Tensor) -> None:
+    some = mask.clone()
+    some[:2] = False
+    comparison = Comparison(replace(scenes, masks={"face": list(some)}), [], scores())
+    estimate = comparison.estimate("KID to photos in face (moments)", "input")
+    assert estimate is not None and estimate.n == 4
+    assert comparison.protocols()["KID to photos in face (moments)"]["num_target"] == 4
+
+
+def test_masks_do_not_fit_a_target_of_other_scenes(scenes: Scenes) -> None:
+    comparison = Comparison(replace(scenes, paired=False), [], scores())
+    assert [column for column in comparison.columns if column.startswith("KID")] == [KID_COLUMN]
