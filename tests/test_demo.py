@@ -67,7 +67,7 @@ def test_verdicts_follow_the_scores(better: bool) -> None:
     scores = {"kid": KID(Backbone("r2r-features", lambda images: images.mean((2, 3)))), "ssim": SSIM(), "psnr": PSNR()}
     methods = [Outputs(name, list(made)) for name, made in images.items()]
     verdicts = [finding.holds for finding in findings(Comparison(scenes, methods, scores, identity=INPUT))]
-    assert verdicts == [better, better, better, None, None, None]
+    assert verdicts == [better, better, better, None, None, None, None]
 
 
 @pytest.mark.e2e
@@ -89,7 +89,7 @@ def test_runs_end_to_end(tmp_path: Path) -> None:
     assert len((folder / "per_image.csv").read_text(encoding="utf-8").splitlines()) == 1 + 3 * 4
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert record["status"] == "done"
-    assert len(record["findings"]) == 6
+    assert len(record["findings"]) == 7
     assert len(list((folder / "r2r").glob("*.png"))) == 3
     with Image.open(folder / "grid.png") as grid:
         assert grid.width > grid.height

@@ -296,12 +296,13 @@ def test_a_broken_image_leaves_nothing(folders: Path) -> None:
     assert not (folders / "out").exists()
 
 
-@pytest.mark.parametrize("group", ["default", "paper", "full"])
+@pytest.mark.parametrize("group", ["default", "squeezenet", "torchvision", "paper", "full"])
 def test_every_group_of_scores_names_what_exists(group: str) -> None:
     from hydra.utils import get_object
 
     cfg = compose("evaluate", ["source=x", "outputs=y", f"metrics={group}"])
     assert cfg.metrics
+    assert any("KID" in str(score["_target_"]) for score in cfg.metrics.values())
     for score in cfg.metrics.values():
         assert callable(get_object(score["_target_"]))
         assert "backbone" not in score or callable(get_object(score.backbone["_target_"]))
