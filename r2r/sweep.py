@@ -52,12 +52,14 @@ def sweep(cfg: DictConfig) -> None:
     parts = _share_out(cfg, folders) if cfg.devices > 1 and left else [translate(cfg, folders, jobs)]
     broken = [each for part in parts for each in part["broken"]]
     scored = report(cfg, folders, scores)
+    earlier = folders.root / "run.json"  # of the same sweep: what it did counts too
+    before = json.loads(earlier.read_text()) if earlier.is_file() else {}
     record = run_record(
         cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)),
-        seconds=time.perf_counter() - start,
-        images=sum(part["images"] for part in parts),
+        seconds=before.get("seconds", 0.0) + time.perf_counter() - start,
+        images=before.get("images", 0) + sum(part["images"] for part in parts),
         broken=broken,
-        unet_sample_evals=sum(part["unet_sample_evals"] for part in parts),
+        unet_sample_evals=before.get("unet_sample_evals", 0) + sum(part["unet_sample_evals"] for part in parts),
         parts=parts,
         **scored,
     )
@@ -129,6 +131,8 @@ def translate(cfg: DictConfig, folders: "CellFolders", jobs: Mapping[Path, Path]
 
 def report(cfg: DictConfig, folders: "CellFolders", scores: dict[str, Any]) -> dict[str, Any]:
     """Score every cell, write `cells.csv`, grids and heat maps; returns what the run record keeps of it."""
+    from rich.console import Console
+
     from r2r.data.pictures import Masks, Pictures
     from r2r.reporting import Comparison, Outputs
     from r2r.reporting.figures import write_sweep_figures
@@ -150,7 +154,10 @@ def report(cfg: DictConfig, folders: "CellFolders", scores: dict[str, Any]) -> d
         Outputs(title, Pictures([folders.path(cell, name) for name in names])) for title, cell in methods.items()
     ]
     comparison = Comparison(scenes, outputs, scores, seed=cfg.seed)
-    comparison.table(f"{len(names)} images", costs=False).write_csv(folders.root / "cells.csv")
+    table = comparison.table(f"{len(names)} images", costs=False)
+    table.write_csv(folders.root / "cells.csv")
+    Console().print(table.to_rich())
+    print(f"pictures, scores and figures: {folders.root}")
     cells = [
         {
             "strength": s,

@@ -94,6 +94,8 @@ def test_goes_on_where_it_was_killed(
     assert resume(out) == 0
     assert json.loads((out / "run.json").read_text())["images"] == 2
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps and len(stamps) == 4
+    assert resume(out) == 0  # nothing is left to do, and nothing of the record is lost
+    assert json.loads((out / "run.json").read_text())["images"] == 2
     sweep(config(renders, straight, sd_folder, "max_rows=1"))
     for path in straight.glob("strength_*/tac_*/*.png"):
         assert path.read_bytes() == (out / path.relative_to(straight)).read_bytes()
