@@ -55,9 +55,15 @@ time.sleep(60)
 """
 
 
+def _hear_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def launcher(folder: Path, code: str) -> "subprocess.Popen[bytes]":
     """A launcher in a process of its own, once its first job is up."""
-    process = subprocess.Popen([sys.executable, "-c", LAUNCHER, str(folder), code], cwd=ROOT, stdout=subprocess.PIPE)
+    command = [sys.executable, "-c", LAUNCHER, str(folder), code]
+    # Tests that run in the background of a shell inherit that Ctrl-C is ignored.
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, preexec_fn=_hear_ctrl_c)
     wait_for(lambda: (folder / "0" / "log.txt").is_file() and "up" in (folder / "0" / "log.txt").read_text())
     return process
 

@@ -116,6 +116,7 @@ def _die_with_parent() -> Callable[[], None] | None:
     prctl, launcher, pr_set_pdeathsig = ctypes.CDLL(None).prctl, os.getpid(), 1
 
     def ask() -> None:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored where the launcher runs in a shell's background
         prctl(pr_set_pdeathsig, signal.SIGTERM)
         if os.getppid() != launcher:  # it died before
             os._exit(1)
