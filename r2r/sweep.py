@@ -137,6 +137,7 @@ def report(cfg: DictConfig, folders: "CellFolders", scores: dict[str, Any]) -> d
     from r2r.reporting import Comparison, Outputs
     from r2r.reporting.figures import write_sweep_figures
     from r2r.reporting.scenes import Scenes
+    from r2r.reporting.score_records import numbers
 
     names = folders.names()
     sources, target, masks = _references(cfg, names)
@@ -162,7 +163,7 @@ def report(cfg: DictConfig, folders: "CellFolders", scores: dict[str, Any]) -> d
         {
             "strength": s,
             "tac_ratio": r,
-            "scores": {c: _numbers(comparison.estimate(c, title)) for c in comparison.columns},
+            "scores": {c: numbers(comparison.estimate(c, title)) for c in comparison.columns},
         }
         for title, (s, r) in methods.items()
     ]
@@ -258,10 +259,6 @@ def _device(cfg: DictConfig, index: int | None) -> str | None:
 
     several = index is not None and cfg.device in (None, "cuda") and torch.cuda.is_available()
     return f"cuda:{index}" if several else cfg.device
-
-
-def _numbers(estimate: Any) -> dict[str, float] | None:
-    return None if estimate is None else {name: getattr(estimate, name) for name in ("value", "low", "high")}
 
 
 @verb("sweep")

@@ -4,6 +4,7 @@ The grid follows FashionR2R (arXiv:2410.14429, figure 6): one axis is the denois
 """
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,13 +101,13 @@ def write_sweep_figures(
     better: Mapping[str, str],
     names: Sequence[str],
 ) -> None:
-    """Write `figure_<n>.png` for each of `names`, and `heat_maps.png` of the scores in `cells`, beside the cells."""
+    """Write `figure_<n>.png` for each of `names`, and `heat_maps.png` of the finite scores, beside the cells."""
     for number, name in enumerate(names, start=1):
         cell_grid(folders, name, load_image(sources[name])).save(folders.root / f"figure_{number}.png", optimize=True)
     values = {
         title: {(each["strength"], each["tac_ratio"]): each["scores"][title]["value"] for each in cells}
         for title in better
-        if all(each["scores"][title] is not None for each in cells)
+        if all(each["scores"][title] and math.isfinite(float(each["scores"][title]["value"])) for each in cells)
     }
     if values:
         heat_maps(values, better).save(folders.root / "heat_maps.png", optimize=True)

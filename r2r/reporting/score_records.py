@@ -27,10 +27,10 @@ def score_record(comparison: Comparison) -> dict[str, Any]:
         for title, quantity in comparison.columns.items()
     }
     rows = [_row(comparison, name) for name in names]
-    floor = {title: _numbers(comparison.floor(title)) for title in columns}
+    floor = {title: numbers(comparison.floor(title)) for title in columns}
     rows.append({"name": comparison.floor_name, "kind": "floor", "scores": floor})
     changes = [
-        {"column": title, "after": after, "before": before, **(_numbers(comparison.change(title, after, before)) or {})}
+        {"column": title, "after": after, "before": before, **(numbers(comparison.change(title, after, before)) or {})}
         for title in columns
         for number, after in enumerate(names)
         for before in names[:number]
@@ -110,15 +110,15 @@ def _row(comparison: Comparison, name: str) -> dict[str, Any]:
     return {
         "name": name,
         "kind": "identity" if name == comparison.identity else "method",
-        "scores": {title: _numbers(comparison.estimate(title, name)) for title in comparison.columns},
+        "scores": {title: numbers(comparison.estimate(title, name)) for title in comparison.columns},
         "costs": {"evals": outputs.evals, "seconds": outputs.seconds, "memory_gb": outputs.memory_gb},
         "folder": None if outputs.folder is None else str(outputs.folder),
         "settings": dict(outputs.settings),
     }
 
 
-def _numbers(estimate: Estimate | None) -> dict[str, Any] | None:
-    """JSON knows no infinity: it becomes text that `float` reads back."""
+def numbers(estimate: Estimate | None) -> dict[str, Any] | None:
+    """An estimate for a file. JSON knows no infinity: it becomes text that `float` reads back."""
     if estimate is None:
         return None
     return {name: value if math.isfinite(value) else str(value) for name, value in vars(estimate).items()}

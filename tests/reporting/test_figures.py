@@ -65,6 +65,9 @@ def test_figures_are_written_and_found(grid: CellFolders, tmp_path: Path) -> Non
     Image.new("RGB", (8, 4)).save(source)
     with pytest.raises(InputError, match="holds no figures"):
         sweep_figures(grid.root)
-    scores = [{"strength": s, "tac_ratio": r, "scores": {"x": {"value": s}, "y": None}} for s, r in grid.cells]
-    write_sweep_figures(grid, {"a": source}, scores, {"x": "higher", "y": "lower"}, ["a"])
+    scores = [
+        {"strength": s, "tac_ratio": r, "scores": {"x": {"value": s}, "y": None, "z": {"value": "inf"}}}
+        for s, r in grid.cells
+    ]
+    write_sweep_figures(grid, {"a": source}, scores, {"x": "higher", "y": "lower", "z": "higher"}, ["a"])
     assert [figure.title for figure in sweep_figures(grid.root)] == ["TAC ratio × strength", "Scores of the sweep"]

@@ -48,7 +48,9 @@ def test_valid_json_without_infinities(tmp_path: Path) -> None:
         raise AssertionError(constant)
 
     write_json(tmp_path / "scores.json", score_record(compared()))
-    json.loads((tmp_path / "scores.json").read_text(), parse_constant=refuse)
+    stored = json.loads((tmp_path / "scores.json").read_text(), parse_constant=refuse)
+    identity = stored["rows"][0]["scores"]["PSNR to source [dB]"]
+    assert identity["value"] == "inf" and estimate(identity).value == math.inf
 
 
 def test_all_changes_are_kept(record: dict[str, Any]) -> None:
