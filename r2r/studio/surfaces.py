@@ -19,12 +19,18 @@ Grid = Float[np.ndarray, "rows cols"]
 
 @dataclass(frozen=True)
 class Part:
-    """One triangle mesh of a garment; `material` is "fabric", "trim" or "button", uv lies in [0, 1]."""
+    """One triangle mesh; uv lies in [0, 1].
+
+    `material` is "fabric", "trim" or "button" of the scene's garment number `garment`, or a solid of the person
+    ("skin", "hair"); `label` is the name of its region in `r2r.parsing.ATR_18`.
+    """
 
     vertices: Float[np.ndarray, "v 3"]
     faces: Int[np.ndarray, "f 3"]
     uv: Float[np.ndarray, "v 2"]
     material: str
+    label: str = "background"
+    garment: int = 0
 
 
 @dataclass(frozen=True)
