@@ -46,7 +46,7 @@ def _top(shape: GarmentShape, rng: np.random.Generator) -> list[Part]:
     torso = _torso(shape, rng)
     sleeves = [_sleeve(shape, rng, side) for side in (-1, 1)] if shape.sleeve_length > 0 else []
     parts = [torso.mesh(96, 128), *(sleeve.mesh(56, 56) for sleeve in sleeves)]
-    if shape.category == "shirt":
+    if shape.category in ("shirt", "coat"):
         return parts + _shirt_details(torso, sleeves)
     half = np.arcsin(min(shape.neck_width / _shoulder(shape), 1.0))
     for middle, low in ((FRONT, 0.968), (-FRONT, 0.975)):
@@ -55,11 +55,16 @@ def _top(shape: GarmentShape, rng: np.random.Generator) -> list[Part]:
         parts.append(torso.patch(TURN, (0.55, 0.58), 0.004, size=(6, 96)))
     else:
         parts += [sleeve.patch(TURN, (0.0, 0.05), 0.003, size=(4, 48)) for sleeve in sleeves]
+    if shape.category in ("sweater", "hoodie"):
+        parts.append(torso.patch(TURN, (0.0, 0.07), 0.004, size=(6, 96)))
+    if shape.category == "hoodie":
+        parts.append(torso.patch((FRONT - 0.75, FRONT + 0.75), (0.1, 0.36), 0.008, "fabric", (12, 24)))
+        parts.append(ball((0.0, shape.length - 0.02, -0.045), (0.14, 0.075, 0.06), "trim"))
     return parts
 
 
 def _shoulder(shape: GarmentShape) -> float:
-    return 0.205 * (0.5 + 0.5 * shape.fit)
+    return 0.205 * (0.5 + 0.5 * shape.fit) * (0.78 if shape.category == "tank top" else 1.0)
 
 
 def _torso(shape: GarmentShape, rng: np.random.Generator) -> Tube:
@@ -68,7 +73,7 @@ def _torso(shape: GarmentShape, rng: np.random.Generator) -> Tube:
     dress = shape.category == "dress"
     waist = chest * shape.waist
     hem = chest * shape.flare
-    mid = 0.57 if dress else 0.35
+    mid = {"dress": 0.57, "coat": 0.5}.get(shape.category, 0.35)
 
     def half_width(t: Grid) -> Grid:
         return curve(t, [0.0, mid, armpit, armpit + 0.08, 1.0], [hem, waist, chest, chest * 0.97, shoulder])
