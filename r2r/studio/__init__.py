@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["Scene", "StudioSettings", "render_pair", "sample_scene", "write_shards"]
+__all__ = ["Scene", "StudioSettings", "render_scene", "sample_scene", "write_shards"]
 
 if TYPE_CHECKING:
-    from r2r.studio.rendering import render_pair
+    from r2r.studio.rendering import render_scene
     from r2r.studio.scene import Scene, sample_scene
     from r2r.studio.shards import StudioSettings, write_shards
 
-HOMES = {"Scene": "scene", "sample_scene": "scene", "render_pair": "rendering"}
+HOMES = {"Scene": "scene", "sample_scene": "scene", "render_scene": "rendering"}
 HOMES |= {"StudioSettings": "shards", "write_shards": "shards"}
 
 

@@ -14,9 +14,11 @@ EXPLAINED = {
     "output": "folder for the shards (required)",
     "num_scenes": "scenes in all",
     "seed": "scene i depends on seed and i alone",
+    "subject": "garment (alone), person (dressed, posed), or mixed",
+    "views": "scenes of one person, 2 to 4",
     "resolution": "side of the pictures in pixels",
     "scenes_per_shard": "scenes in one tar file",
-    "val_fraction": "share of the scenes, the last ones, that go to val-*.tar",
+    "val_fraction": "share of the identities, the last ones, that go to val-*.tar",
     "spp": "samples per pixel of the photo",
     "workers": "processes that render (default: all cores)",
 }

@@ -6,10 +6,11 @@ from jaxtyping import Bool, Float
 from r2r.studio.scene import Lens
 
 Film = Float[np.ndarray, "h w 3"]
+Mask = Bool[np.ndarray, "h w"]
 LUMINANCE = np.array([0.2126, 0.7152, 0.0722])
 
 
-def develop(film: Film, mask: Bool[np.ndarray, "h w"], lens: Lens, backdrop_brightness: float) -> Film:
+def develop(film: Film, mask: Mask, lens: Lens, backdrop_brightness: float) -> Film:
     """Linear scene radiance to display sRGB in [0, 1].
 
     Exposure is metered on the light that falls on the backdrop, so that dark cloth stays dark.

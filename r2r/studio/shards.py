@@ -9,24 +9,28 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from r2r.errors import InputError
-from r2r.studio.rendering import PHOTO_SPP, load_mitsuba, render_pair
-from r2r.studio.scene import sample_scene
+from r2r.studio.rendering import PHOTO_SPP, render_scene
+from r2r.studio.scene import SUBJECTS, sample_scene
+from r2r.studio.stage import load_mitsuba
 
 SETTINGS_FILE = "studio.json"
 
 
 @dataclass(frozen=True)
 class StudioSettings:
-    """What to render: the last `val_fraction` of the scenes are the validation split."""
+    """What to render, see `sample_scene`: the last `val_fraction` of the identities are the validation split."""
 
     output: str
     num_scenes: int = 100
     seed: int = 0
+    subject: str = "mixed"
+    views: int = 3
     resolution: int = 128
     scenes_per_shard: int = 50
     val_fraction: float = 0.1
@@ -36,10 +40,14 @@ class StudioSettings:
         for name, low in {"num_scenes": 1, "seed": 0, "resolution": 16, "scenes_per_shard": 1, "spp": 1}.items():
             if getattr(self, name) < low:
                 raise InputError(f"{name}={getattr(self, name)} is too small; give {name}={low} or more")
+        if self.subject not in SUBJECTS:
+            raise InputError(f"subject={self.subject} is none of {', '.join(SUBJECTS)}")
+        if not 2 <= self.views <= 4:
+            raise InputError(f"views={self.views}: a person has 2 to 4 views")
         if not 0 <= self.val_fraction <= 1:
             raise InputError(f"val_fraction={self.val_fraction} is not a share; give a number from 0 to 1")
 
-    def record(self) -> dict[str, int | float]:
+    def record(self) -> dict[str, int | float | str]:
         """The settings that decide the bytes of the shards."""
         return {key: value for key, value in asdict(self).items() if key != "output"}
 
@@ -54,7 +62,9 @@ class Shard:
 
 def plan_shards(settings: StudioSettings) -> list[Shard]:
     """Every shard of the collection: training scenes first, the last `val_fraction` of the indices for validation."""
-    first_val = settings.num_scenes - round(settings.num_scenes * settings.val_fraction)
+    identity = 1 if settings.subject == "garment" else settings.views
+    first_val = round(settings.num_scenes * (1 - settings.val_fraction) / identity) * identity
+    first_val = min(first_val, settings.num_scenes)
     splits = {"train": range(first_val), "val": range(first_val, settings.num_scenes)}
     step = settings.scenes_per_shard
     return [
@@ -102,7 +112,7 @@ def _claim(output: Path, settings: StudioSettings) -> Path:
     return output
 
 
-def _refuse_other_settings(before: dict[str, int | float], settings: StudioSettings, output: Path) -> None:
+def _refuse_other_settings(before: dict[str, int | float | str], settings: StudioSettings, output: Path) -> None:
     now = settings.record()
     changed = [f"{key}={now[key]} (there: {before.get(key)})" for key in now if before.get(key) != now[key]]
     if changed:
@@ -128,11 +138,17 @@ def _render_all(jobs: list[tuple[StudioSettings, int]], workers: int) -> Iterato
 def _render_sample(job: tuple[StudioSettings, int]) -> dict[str, bytes]:
     """The members of one sample, by file name."""
     settings, index = job
-    scene = sample_scene(settings.seed, index)
-    pictures = render_pair(scene, settings.resolution, settings.spp)
+    scene = sample_scene(settings.seed, index, settings.subject, settings.views)
+    members = render_scene(scene, settings.resolution, settings.spp) | {"": scene.record()}
     key = f"{settings.seed:04d}-{index:06d}"
-    members = {f"{key}.{name}.png": _png(picture) for name, picture in pictures.items()}
-    return members | {f"{key}.json": json.dumps(scene.record(), sort_keys=True).encode()}
+    return dict(_encoded(f"{key}.{name}".rstrip("."), member) for name, member in members.items())
+
+
+def _encoded(name: str, member: Image.Image | dict[str, Any]) -> tuple[str, bytes]:
+    """File name and bytes of a picture (PNG) or a record (JSON)."""
+    if isinstance(member, Image.Image):
+        return f"{name}.png", _png(member)
+    return f"{name}.json", json.dumps(member, sort_keys=True).encode()
 
 
 def _png(picture: Image.Image) -> bytes:

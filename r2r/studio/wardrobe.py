@@ -19,7 +19,8 @@ LABELS = {"trousers": "pants", "shorts": "pants", "skirt": "skirt", "dress": "dr
 """Names in ATR of what is not an upper garment."""
 
 LENGTHS = {
-    "t-shirt": (0.6, 0.74), "shirt": (0.66, 0.8), "sweater": (0.6, 0.7), "hoodie": (0.62, 0.72), "tank top": (0.58, 0.7),
+    "t-shirt": (0.6, 0.74), "shirt": (0.66, 0.8), "sweater": (0.6, 0.7), "hoodie": (0.62, 0.72),
+    "tank top": (0.58, 0.7),
     "coat": (0.88, 1.08), "dress": (0.85, 1.12), "trousers": (0.92, 1.08), "skirt": (0.42, 0.78), "shorts": (0.4, 0.52),
 }  # fmt: skip
 LONG = (0.56, 0.63)

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from r2r.studio.garments import build_garment
-from r2r.studio.scene import CATEGORIES, Scene, sample_scene
+from r2r.studio.garments import GarmentShape, build_garment
+from r2r.studio.wardrobe import CATEGORIES, sample_garment
 
 
-def scene_of(category: str) -> Scene:
-    return next(scene for scene in (sample_scene(5, i) for i in range(200)) if scene.category == category)
+def shape_of(category: str, seed: int = 5) -> GarmentShape:
+    return sample_garment(np.random.default_rng(seed), category).shape
 
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_parts_are_clean_meshes(category: str) -> None:
-    parts = build_garment(scene_of(category).shape)
+    parts = build_garment(shape_of(category))
     for part in parts:
         assert np.isfinite(part.vertices).all()
         assert part.faces.min() == 0 and part.faces.max() == len(part.vertices) - 1
@@ -23,7 +23,7 @@ def test_parts_are_clean_meshes(category: str) -> None:
 
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_size_is_that_of_clothing(category: str) -> None:
-    shape = scene_of(category).shape
+    shape = shape_of(category)
     points = np.concatenate([part.vertices for part in build_garment(shape)])
     width, height, depth = np.ptp(points, axis=0)
     assert height == pytest.approx(shape.length, abs=0.12)
@@ -33,7 +33,7 @@ def test_size_is_that_of_clothing(category: str) -> None:
 @pytest.mark.parametrize("category", CATEGORIES)
 def test_body_is_an_open_tube_without_tears(category: str) -> None:
     """Every inner edge has two faces; the only borders are the two open ends, closed loops of equal length."""
-    body = build_garment(scene_of(category).shape)[0]
+    body = build_garment(shape_of(category))[0]
     edges = np.sort(np.concatenate([body.faces[:, [0, 1]], body.faces[:, [1, 2]], body.faces[:, [2, 0]]]), axis=1)
     border, counts = np.unique(edges, axis=0, return_counts=True)
     assert counts.max() == 2
@@ -44,11 +44,11 @@ def test_body_is_an_open_tube_without_tears(category: str) -> None:
 
 
 def test_texture_does_not_tear_at_the_sides() -> None:
-    body = build_garment(scene_of("t-shirt").shape)[0]
+    body = build_garment(shape_of("t-shirt"))[0]
     corners = body.uv[body.faces]
     assert np.ptp(corners, axis=1).max() < 0.05
 
 
 def test_same_shape_gives_the_same_mesh() -> None:
-    first, second = (build_garment(sample_scene(3, 4).shape) for _ in range(2))
+    first, second = (build_garment(shape_of("hoodie")) for _ in range(2))
     assert all((a.vertices == b.vertices).all() for a, b in zip(first, second, strict=True))

@@ -14,7 +14,15 @@ from r2r.errors import InputError
 from r2r.studio.__main__ import main, parse_overrides
 from r2r.studio.shards import StudioSettings, plan_shards, write_shards
 
-TINY = {"num_scenes": 2, "seed": 4, "resolution": 24, "scenes_per_shard": 1, "val_fraction": 0.5, "spp": 1}
+TINY = {
+    "num_scenes": 2,
+    "seed": 4,
+    "subject": "garment",
+    "resolution": 24,
+    "scenes_per_shard": 1,
+    "val_fraction": 0.5,
+    "spp": 1,
+}
 
 
 @pytest.fixture
@@ -24,9 +32,21 @@ def studio() -> None:
 
 
 def test_plan_puts_the_last_scenes_into_validation() -> None:
-    shards = plan_shards(StudioSettings("x", num_scenes=10, scenes_per_shard=4, val_fraction=0.3))
+    shards = plan_shards(StudioSettings("x", 10, subject="garment", scenes_per_shard=4, val_fraction=0.3))
     assert [shard.name for shard in shards] == ["train-0000.tar", "train-0001.tar", "val-0000.tar"]
     assert [list(shard.indices) for shard in shards] == [[0, 1, 2, 3], [4, 5, 6], [7, 8, 9]]
+
+
+@pytest.mark.parametrize("views", [2, 3, 4])
+@pytest.mark.parametrize("num_scenes", [8, 25])
+def test_no_person_is_in_both_splits(num_scenes: int, views: int) -> None:
+    shards = plan_shards(StudioSettings("x", num_scenes, subject="person", views=views, val_fraction=0.4))
+    people = [
+        {index // views for shard in shards if shard.name.startswith(split) for index in shard.indices}
+        for split in ("train", "val")
+    ]
+    assert people[0] and people[1] and not people[0] & people[1]
+    assert sorted(index for shard in shards for index in shard.indices) == list(range(num_scenes))
 
 
 def test_resumed_and_parallel_runs_write_the_same_bytes(studio: None, tmp_path: Path) -> None:
@@ -42,16 +62,21 @@ def test_resumed_and_parallel_runs_write_the_same_bytes(studio: None, tmp_path: 
     assert not list((tmp_path / "b").glob("*.unfinished"))
 
 
-def test_sample_members(studio: None, tmp_path: Path) -> None:
-    path = write_shards(StudioSettings(str(tmp_path), **{**TINY, "num_scenes": 1, "val_fraction": 1.0}))[0]
+@pytest.mark.parametrize("subject", ["garment", "person"])
+def test_sample_members(studio: None, tmp_path: Path, subject: str) -> None:
+    settings = StudioSettings(str(tmp_path), **{**TINY, "num_scenes": 1, "val_fraction": 1.0, "subject": subject})
+    (path,) = write_shards(settings)
     with tarfile.open(path) as tar:
-        members = {name: tar.extractfile(name).read() for name in tar.getnames()}  # type: ignore[union-attr]
-    assert [name.split(".", 1)[1] for name in members] == ["rendered.png", "photo.png", "garment_mask.png", "json"]
-    assert path.name == "val-0000.tar" and len({name.split(".", 1)[0] for name in members}) == 1
-    rendered, photo, mask, record = members.values()
-    assert Image.open(io.BytesIO(rendered)).size == Image.open(io.BytesIO(photo)).size == (24, 24)
-    assert set(Image.open(io.BytesIO(mask)).convert("L").tobytes()) == {0, 255}
-    assert json.loads(record)["seed"] == 4
+        members = {name.split(".", 1)[1]: tar.extractfile(name).read() for name in tar.getnames()}  # type: ignore[union-attr]
+    record = json.loads(members["json"])
+    promised = {"rendered.png", "photo.png", "garment_mask.png", "parsing.png", "flat.png", "flat_mask.png", "json"}
+    worn = {"pose.json"} if subject == "person" else set[str]()
+    second = {"flat_2.png", "flat_2_mask.png"} if len(record["garments"]) == 2 else set[str]()
+    assert set(members) == promised | worn | second
+    pictures = {name: Image.open(io.BytesIO(data)) for name, data in members.items() if name.endswith(".png")}
+    assert {picture.size for picture in pictures.values()} == {(24, 24)}
+    assert set(pictures["garment_mask.png"].tobytes()) <= {0, 255}
+    assert record["seed"] == 4 and record["subject"] == subject
 
 
 def test_other_settings_are_refused_in_a_used_folder(studio: None, tmp_path: Path) -> None:
@@ -74,6 +99,8 @@ def test_foreign_folder_is_refused(studio: None, tmp_path: Path) -> None:
         (["output=x", "num_scenes=many"], "num_scenes=many is not a whole number"),
         (["output=x", "num_scenes=0"], "num_scenes=0 is too small"),
         (["output=x", "val_fraction=1.5"], "val_fraction=1.5 is not a share"),
+        (["output=x", "views=5"], "views=5: a person has 2 to 4 views"),
+        (["output=x", "subject=cat"], "subject=cat is none of garment, person, mixed"),
         (["output=x", "workers=0"], "workers=0 is too small"),
         (["num_scenes=3"], "output is missing"),
     ],
