@@ -1,9 +1,10 @@
 """What every verb shares: its Hydra entry, errors as one clear message and an exit code, and the config on show."""
 
+import json
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,6 +91,13 @@ def compose(name: str, overrides: list[str]) -> DictConfig:
             return hydra.compose(name, overrides)
     finally:
         GlobalHydra.instance().hydra = running
+
+
+def flat(settings: Any, prefix: str = "") -> list[str]:
+    """Nested settings as Hydra overrides, `{"a": {"b": 1}}` as `["a.b=1"]`; text is quoted."""
+    if not isinstance(settings, Mapping):
+        return [f"{prefix}={json.dumps(settings, ensure_ascii=False)}"]
+    return [each for key, value in settings.items() for each in flat(value, f"{prefix}.{key}" if prefix else key)]
 
 
 def fix_output_dir(cfg: DictConfig) -> Path:

@@ -4,7 +4,6 @@ FashionR2R (arXiv:2410.14429) in small: domain knowledge injection with the trai
 (negative), then translation of the held-out renders with and without texture-preserving attention control (TAC).
 """
 
-import json
 import shlex
 import time
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from r2r.cli import build, compose, fix_output_dir, verb
+from r2r.cli import build, compose, fix_output_dir, flat, verb
 from r2r.errors import DataError
 from r2r.provenance import run_record, write_json
 
@@ -94,13 +93,6 @@ def training_jobs(cfg: DictConfig) -> dict[str, list[str]]:
             *flat(OmegaConf.to_container(cfg[name], resolve=True)),
         ]
     return jobs
-
-
-def flat(settings: Any, prefix: str = "") -> list[str]:
-    """Nested settings as Hydra overrides, `{"a": {"b": 1}}` as `["a.b=1"]`; text is quoted."""
-    if not isinstance(settings, Mapping):
-        return [f"{prefix}={json.dumps(settings, ensure_ascii=False)}"]
-    return [each for key, value in settings.items() for each in flat(value, f"{prefix}.{key}" if prefix else key)]
 
 
 def decode(data: "ImageDataModule", samples: Sequence["Sample"]) -> "PairedBatch":

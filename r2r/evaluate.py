@@ -2,9 +2,12 @@
 
 Outputs are scored against their sources (fidelity) and, with a target, against photos (realism). Everything that can be
 checked without decoding an image is checked first; results are written at the end, so a run that fails leaves nothing.
+
+`python -m r2r.evaluate experiment=fashion_ablation output=DIR` makes what it scores: see `r2r.ablation`.
 """
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -283,9 +286,23 @@ def _summary(given: Given) -> str:
 
 
 @verb("evaluate")
-def main(cfg: DictConfig) -> None:
+def score_folders(cfg: DictConfig) -> None:
     """Score folders of translated images."""
     evaluate(cfg)
+
+
+@verb("ablation")
+def run_experiment(cfg: DictConfig) -> None:
+    """Make and score everything that an experiment compares."""
+    from r2r.ablation import ablation
+
+    ablation(cfg)
+
+
+def main() -> None:
+    """Score folders; with `experiment=NAME`, whose config has other keys, run that experiment."""
+    chosen = any(argument.startswith("experiment=") for argument in sys.argv[1:])
+    (run_experiment if chosen else score_folders)()
 
 
 if __name__ == "__main__":

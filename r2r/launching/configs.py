@@ -75,6 +75,27 @@ def read_config(job: Job) -> dict[str, Any]:
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.load(path)))
 
 
+def check_same(plan: Plan, job: Job) -> None:
+    """Raise InputError where a job that was begun has other settings than the plan, naming the first of them."""
+    now = _flat(_escaped(plan.task))
+    before = _flat({key: value for key, value in read_config(job).items() if key not in ("defaults", "hydra")})
+    changed = [key for key in {**now, **before} if now.get(key) != before.get(key)]
+    if changed:
+        key = changed[0]
+        more = f" and {len(changed) - 1} more settings" if len(changed) > 1 else ""
+        raise InputError(
+            f"{job.folder} was made with {key}={before.get(key)}, now it is {now.get(key)}{more}; choose another "
+            "output folder, or remove that one (and what was made from it) to make it anew"
+        )
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    parts = (_flat(item, f"{prefix}.{key}" if prefix else str(key)) for key, item in value.items())
+    return {key: item for part in parts for key, item in part.items()}
+
+
 def settled(job: Job, config: Mapping[str, Any], available: int) -> Job:
     """The job with what its config decides: how many devices it takes, how it is started, what is read from it."""
     trainer = config.get("trainer") or {}

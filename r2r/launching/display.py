@@ -1,7 +1,7 @@
 """What a sweep shows: a line for each job while it runs, then a table of all, and the logs of those that failed."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -21,9 +21,15 @@ _TAILS = 3  # logs
 class Board:
     """Live lines on a terminal; elsewhere one printed line for each change. Starts no thread."""
 
-    def __init__(self, jobs: Sequence[Job], titles: Mapping[int, str], console: Console) -> None:
-        self.console = console
-        self._titles = titles
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        titles: Mapping[int, str],
+        console: Console,
+        work: Callable[[], str] | None = None,
+    ) -> None:
+        """`work` says how far everything is that the jobs are part of."""
+        self.console, self._titles, self._work = console, titles, work
         self._all = len(jobs) <= _ALL_LINES
         self._shown = 0.0
         columns = TextColumn("{task.description}"), TimeElapsedColumn(), TextColumn("{task.fields[note]}")
@@ -31,6 +37,7 @@ class Board:
         self._lines: dict[int, TaskID] = {
             job.job: self._progress.add_task(self._line(job), start=False, note="", visible=self._all) for job in jobs
         }
+        self._whole = self._progress.add_task(work(), note="") if work else None
 
     def changed(self, job: Job) -> None:
         """Show a job's new state."""
@@ -43,12 +50,15 @@ class Board:
         self._progress.update(line, description=self._line(job), note=note, visible=visible, refresh=True)
         if not self.console.is_terminal:
             took = "" if job.seconds is None or job.state == "running" else f" after {job.seconds:.0f} s"
-            self.console.print(f"{self._line(job)}{took} {note}".rstrip(), soft_wrap=True)
+            whole = f" [dim]{self._work()}[/]" if self._work else ""
+            self.console.print(f"{self._line(job)}{took} {note}".rstrip() + whole, soft_wrap=True)
 
     def tick(self) -> None:
         """Show how long everything has taken, twice a second."""
         if (now := time.monotonic()) > self._shown + 0.5:
             self._shown = now
+            if self._work and self._whole is not None and self.console.is_terminal:
+                self._progress.update(self._whole, description=self._work())
             self._progress.refresh()
 
     def _line(self, job: Job) -> str:

@@ -3,7 +3,7 @@
 import os
 import shlex
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from rich.console import Console
@@ -14,9 +14,13 @@ from r2r.launching.outcomes import outcome
 from r2r.launching.pool import Pool
 from r2r.launching.processes import Running, end_strays, start, stop
 
+Work = Callable[[], str]  # how far everything is, in a few words
 
-def run_jobs(journal: Journal, jobs: Sequence[Job], pool: Pool) -> list[Job]:
+
+def run_jobs(journal: Journal, jobs: Sequence[Job], pool: Pool, work: Work | None = None) -> list[Job]:
     """Run jobs side by side, shown on the terminal; returns them as they ended.
+
+    With `work`, the jobs are part of something larger, which says how far it is and how it goes on.
 
     Raises:
         KeyboardInterrupt: after the running jobs have been told to end, and ended; the others are still pending.
@@ -24,14 +28,14 @@ def run_jobs(journal: Journal, jobs: Sequence[Job], pool: Pool) -> list[Job]:
     console = Console()
     known = read_jobs(journal.folder)  # of a sweep that goes on, all jobs
     titles = tell_apart(list({**known, **{job.job: job for job in jobs}}.values()))
-    board = Board(jobs, titles, console)
+    board = Board(jobs, titles, console, work)
     runner = _Runner(journal, jobs, pool, board)
     try:
         with board:
             runner.run()
     finally:
         show_summary(runner.jobs, titles, console)
-        if left := sum(job.state != "done" for job in runner.jobs):
+        if work is None and (left := sum(job.state != "done" for job in runner.jobs)):
             again = shlex.join(["python", "-m", "r2r.sweep", f"resume={journal.folder}"])
             console.print(f"{left} of {len(jobs)} jobs are not done; to run them again: {again}", soft_wrap=True)
     return runner.jobs

@@ -1,4 +1,4 @@
-"""A sweep from its first job to its last, and going on with one that was not finished."""
+"""A sweep from its first job to its last, going on with one that was not finished, and jobs that follow a plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,10 +8,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from r2r.errors import InputError
-from r2r.launching.configs import Plan, make_job, read_config, settled, write_config
+from r2r.launching.configs import NAME, Plan, check_same, make_job, read_config, settled, write_config
 from r2r.launching.jobs import Job, Journal, read_jobs
 from r2r.launching.pool import Pool, device_ids, uses_cpu
-from r2r.launching.runner import run_jobs
+from r2r.launching.runner import Work, run_jobs
 
 
 def launch(folder: Path, plans: Sequence[Plan], devices: Any = None) -> list[Job]:
@@ -32,6 +32,32 @@ def launch(folder: Path, plans: Sequence[Plan], devices: Any = None) -> list[Job
         for plan, job in zip(plans, jobs, strict=True):
             write_config(plan, job)
         return run_jobs(journal, jobs, pool)
+
+
+def complete(folder: Path, plans: Sequence[Plan], devices: Any = None, work: Work | None = None) -> list[Job]:
+    """Run those of the plans that are not done in a folder, whatever else was done there; returns them as they ended.
+
+    A plan is known by its folder and keeps its number; a job that has checkpoints goes on from the last one. `work`
+    says how far everything is, in a few words.
+
+    Raises:
+        InputError: before any job starts: a job was begun with other settings, or does not fit the pool.
+        KeyboardInterrupt: after the jobs have been told to end, and ended.
+    """
+    pool = Pool(device_ids(devices, cpu=all(uses_cpu(plan.task) for plan in plans)))
+    with Journal(folder) as journal:
+        known = {job.folder: job for job in read_jobs(folder).values() if (Path(job.folder) / f"{NAME}.yaml").is_file()}
+        number, left = max(read_jobs(folder), default=-1), list[Job]()
+        for plan in plans:
+            if (before := known.get(str(plan.folder))) is None:
+                number += 1
+                left.append(make_job(replace(plan, number=number), pool.size))
+                write_config(plan, left[-1])
+                continue
+            make_job(plan, pool.size)  # settles the devices in its config
+            check_same(plan, before)
+            left += [] if before.state == "done" else [_again(before, plan.task, pool.size)]
+        return run_jobs(journal, left, pool, work) if left else []
 
 
 def resume(folder: Path, devices: Any = None) -> int:

@@ -8,7 +8,7 @@ from r2r.metrics.perceptual import DISTS, LPIPS
 from r2r.metrics.protocol import Protocol, check_images, protocol
 from r2r.metrics.realism import kid, kid_difference
 from r2r.metrics.regions import Mask
-from r2r.metrics.scores import MSSSIM, PSNR, SSIM, WHOLE, ImageScore
+from r2r.metrics.scores import MSSSIM, PSNR, SSIM, WHOLE, DetailSSIM, ImageScore
 from r2r.metrics.semantic import CLIPSimilarity, DINOStructure
 from r2r.metrics.statistics import Estimate, bootstrap_mean, paired_difference
 from r2r.metrics.vision_transformers import clip_image, dino
@@ -26,6 +26,7 @@ __all__ = [
     "Backbone",
     "CLIPSimilarity",
     "DINOStructure",
+    "DetailSSIM",
     "Estimate",
     "FeatureCache",
     "ImageScore",

@@ -4,6 +4,8 @@ Read them beside a realism score: a copy of the reference is perfect here.
 
 Images come in [-1, 1] and are scored in [0, 1]: SSIM compares mean brightness as a ratio, which means nothing around 0.
 Inside a mask, SSIM is the full-image map averaged over it: the window of a pixel near its border sees 5 pixels beyond.
+
+Detail SSIM is SSIM of what a Gaussian blur takes away: fine texture alone, whatever happened to colour and shading.
 """
 
 import torch
@@ -26,6 +28,9 @@ SSIM_SETTINGS: Protocol = {
     "border": "reflect",
 }
 SSIM_SIDE = 11  # the window fits
+DETAIL_SIGMA = 3.0  # pixels
+DETAIL_SETTINGS: Protocol = SSIM_SETTINGS | {"high pass": f"image minus its gaussian blur, sigma {DETAIL_SIGMA:g}"}
+DETAIL_SIDE = 11  # the blur reaches 10 pixels
 MS_SSIM_SIDE = 176  # torchmetrics: at least 11 px after four halvings
 MS_SSIM_SETTINGS: Protocol = SSIM_SETTINGS | {
     "scales": "5, weights 0.0448 0.2856 0.3001 0.2363 0.1333",
@@ -58,6 +63,20 @@ def ssim(images: Images, target: Target, mask: Mask | None = None) -> Float[Tens
     return _mean(_similarity(images.double(), target.double()), mask).float()
 
 
+def detail_ssim(images: Images, target: Target, mask: Mask | None = None) -> Float[Tensor, " b"]:
+    """`ssim` of the two high-pass images: 1 for identical detail, about 0 for unrelated; mean colour plays no part.
+
+    With a `mask` (True = counted), the map of similarities is averaged over it.
+    """
+    images, target = unit_range(images, target)
+    check_side((images.shape[2], images.shape[3]), DETAIL_SIDE, "Detail SSIM")
+    return _mean(_similarity(_high_pass(images.double()), _high_pass(target.double())), mask).float()
+
+
+def _high_pass(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+    return images - _blur(images, DETAIL_SIGMA, radius=10)
+
+
 def _similarity(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
     """The map of SSIM (equation 13), like torchmetrics' but in the precision of the images.
 
@@ -71,11 +90,11 @@ def _similarity(x: Float[Tensor, "b c h w"], y: Float[Tensor, "b c h w"]) -> Flo
     return luminance * (2 * covariance + c2) / (variance + c2)
 
 
-def _blur(images: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-    """Gaussian window of 11 x 11 with sigma 1.5, one axis after the other; reflected at the border."""
-    offsets = torch.arange(-5, 6, dtype=images.dtype, device=images.device)
-    weights = torch.softmax(-(offsets**2) / (2 * 1.5**2), 0).tolist()
-    out = pad(images, (5, 5, 5, 5), mode="reflect")
+def _blur(images: Float[Tensor, "b c h w"], sigma: float = 1.5, radius: int = 5) -> Float[Tensor, "b c h w"]:
+    """Gaussian window, by default SSIM's 11 x 11, one axis after the other; reflected at the border."""
+    offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+    weights = torch.softmax(-(offsets**2) / (2 * sigma**2), 0).tolist()
+    out = pad(images, (radius,) * 4, mode="reflect")
     for axis in (2, 3):
         windows = (weight * out.narrow(axis, k, images.shape[axis]) for k, weight in enumerate(weights))
         out = torch.stack(list(windows)).sum(0)

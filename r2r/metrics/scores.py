@@ -12,7 +12,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from r2r.metrics.fidelity import MS_SSIM_SETTINGS, MS_SSIM_SIDE, SSIM_SETTINGS, SSIM_SIDE, ms_ssim, psnr, ssim
+from r2r.metrics.fidelity import (
+    DETAIL_SETTINGS,
+    DETAIL_SIDE,
+    MS_SSIM_SETTINGS,
+    MS_SSIM_SIDE,
+    SSIM_SETTINGS,
+    SSIM_SIDE,
+    detail_ssim,
+    ms_ssim,
+    psnr,
+    ssim,
+)
 from r2r.metrics.protocol import Pixels, Protocol, check_pair, check_side, protocol
 from r2r.metrics.regions import AVERAGED, Mask, boxed, boxes, check_mask
 from r2r.types import Images
@@ -83,6 +94,12 @@ def in_boxes(measure: Callable[[Images, Images], Scores], min_side: int = 1) -> 
 def SSIM() -> ImageScore:
     """Structural similarity (Wang et al. 2004); 1 for identical images."""
     return ImageScore("SSIM", "higher", checked(ssim, "SSIM", SSIM_SIDE), SSIM_SETTINGS, AVERAGED, min_side=SSIM_SIDE)
+
+
+def DetailSSIM() -> ImageScore:
+    """Structural similarity of fine texture alone, after a high pass; 1 for identical detail."""
+    measure = checked(detail_ssim, "Detail SSIM", DETAIL_SIDE)
+    return ImageScore("Detail SSIM", "higher", measure, DETAIL_SETTINGS, AVERAGED, min_side=DETAIL_SIDE)
 
 
 def PSNR() -> ImageScore:

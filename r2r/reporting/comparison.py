@@ -6,10 +6,14 @@ scene, and where each scene has a true twin in the target, set scores leave same
 
 Two rows stand beside the methods: the source itself, which is perfect wherever copying is rewarded, and the target
 against itself, which is what a perfect translation could reach.
+
+A method may have been run several times (seeds). Its image scores are then means over the runs, scene by scene, and its
+KID is the mean over the runs; intervals resample scenes, the same ones in every run. `spread` tells the runs apart.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 
 import torch
 
@@ -19,7 +23,7 @@ from r2r.metrics.distances import SetScore
 from r2r.metrics.features import FeatureCache
 from r2r.metrics.realism import Features
 from r2r.metrics.statistics import generator
-from r2r.reporting.measuring import Described, Measuring, Progress, Quantity, Score
+from r2r.reporting.measuring import Described, Measuring, Progress, Quantity, Score, Scored
 from r2r.reporting.scenes import Outputs, Scenes
 from r2r.reporting.tables import Cell, Column, Table, three_figures
 
@@ -35,8 +39,8 @@ class Comparison:
     def __init__(
         self,
         scenes: Scenes,
-        methods: Sequence[Outputs],
-        scores: Mapping[str, Score],
+        methods: Sequence[Outputs | Sequence[Outputs]],
+        scores: Mapping[str, Score | Quantity],
         seed: int = 0,
         cache: FeatureCache | None = None,
         progress: Progress | None = None,
@@ -47,6 +51,9 @@ class Comparison:
     ) -> None:
         """Score everything once; images are decoded as they are needed. Set scores are left out without a target.
 
+        Several outputs in place of one are the runs of one method, called by the name of the first.
+        A score is taken against every reference in every region; a `Quantity` in place of it is one column.
+
         `floor` holds other pictures of the target domain, to be measured against the target in place of its halves.
 
         Raises InputError, before any image is read, for names used twice, a method with another number of images, or
@@ -56,8 +63,10 @@ class Comparison:
         self.floor_name = floor.name if floor else FLOOR
         self._measuring = Measuring(scenes, list(scores.values()), cache or FeatureCache(), batch_size, progress)
         self._known: dict[tuple[str, ...], Estimate | None] = {}
-        outputs = [Outputs(identity, scenes.source), *methods]
-        self._check(outputs)
+        given = [[each] if isinstance(each, Outputs) else list(each) for each in methods]
+        runs = [[Outputs(identity, scenes.source)], *given]
+        outputs = [each for several in runs for each in several]
+        self._check([several[0].name for several in runs], outputs)
         twins = Outputs(FLOOR, scenes.target) if floor is None and scenes.paired and scenes.target is not None else None
         described = sum(map(len, [scenes.target or [], *(each.images for each in outputs)]))
         self._measuring.expect(len(outputs) + (twins is not None), described, len(floor.images) if floor else 0)
@@ -65,7 +74,9 @@ class Comparison:
         if scenes.target is not None:
             regions = self._measuring.set_regions
             self._target = self._measuring.features(scenes.target_name, scenes.target, regions)
-        self.methods = {each.name: self._measuring.score(each) for each in outputs}
+        self.methods = {
+            several[0].name: Scored.of_runs([self._measuring.score(each) for each in several]) for several in runs
+        }
         self._twins = self._measuring.per_image(twins) if twins else {}
         self._others = self._measuring.features(floor.name, floor.images) if floor else None
 
@@ -76,7 +87,7 @@ class Comparison:
 
     def estimate(self, column: str, method: str) -> Estimate | None:
         """A method's score with its interval; None where no scene has the region."""
-        return self._once(("estimate", column, method), lambda: self._estimate(column, method))
+        return self._once(("estimate", column, method), lambda: self._estimate(column, self.methods[method]))
 
     def change(self, column: str, after: str, before: str) -> Estimate | None:
         """Score of `after` minus score of `before`, resampled together.
@@ -88,6 +99,21 @@ class Comparison:
     def floor(self, column: str) -> Estimate | None:
         """What the target (or the pictures given as floor) has in a column; None where that says nothing."""
         return self._once(("floor", column), lambda: self._floor(column))
+
+    def spread(self, column: str, method: str) -> list[Estimate | None]:
+        """The score of every run of a method that was run several times, each by itself; none for a single run."""
+        return [self._estimate(column, run) for run in self.methods[method].runs]
+
+    def only(self, places: Sequence[int]) -> "Comparison":
+        """The same comparison on some of the scenes, by number, nothing measured anew; sets as whole images alone."""
+        part = copy(self)
+        part.scenes, part._known = self.scenes.only(places), {}
+        part.methods = {name: scored.only(places) for name, scored in self.methods.items()}
+        part._twins = {title: [values[place] for place in places] for title, values in self._twins.items()}
+        whole = {key: features for key, features in self._target.items() if key[1] == WHOLE}
+        paired = self.scenes.paired
+        part._target = {key: features[list(places)] if paired else features for key, features in whole.items()}
+        return part
 
     def protocols(self) -> dict[str, Protocol]:
         """The protocol of every column."""
@@ -192,8 +218,8 @@ class Comparison:
             for name, scored in self.methods.items()
         ]
 
-    def _check(self, outputs: Sequence[Outputs]) -> None:
-        names, scenes = [each.name for each in outputs] + [self.floor_name], len(self.scenes.keys)
+    def _check(self, names: Sequence[str], outputs: Sequence[Outputs]) -> None:
+        names, scenes = [*names, self.floor_name], len(self.scenes.keys)
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise InputError(f"two rows named {', '.join(twice)}; rename the method")
         for each in outputs:
@@ -213,8 +239,8 @@ class Comparison:
             self._known[key] = compute()
         return self._known[key]
 
-    def _estimate(self, column: str, method: str) -> Estimate | None:
-        quantity, scored = self.columns[column], self.methods[method]
+    def _estimate(self, column: str, scored: Scored) -> Estimate | None:
+        quantity = self.columns[column]
         if isinstance(quantity.score, ImageScore):
             return self._mean(scored.per_image[column])
         key = (quantity.score.backbone.id, quantity.region)
@@ -256,7 +282,7 @@ class Comparison:
 def _if_possible(score: SetScore, left: Features, right: Features, paired: bool = False) -> Estimate | None:
     """A set score; None for sets too small for it: halves of the target, scenes that have a region."""
     try:
-        score.check(len(left), len(right))
+        score.check(left.shape[-2], right.shape[-2])
     except InputError:
         return None
     return score.estimate(left, right, paired)

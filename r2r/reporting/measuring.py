@@ -4,16 +4,18 @@ import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import overload
+
+import torch
 
 from r2r.data.pictures import Files
 from r2r.metrics import WHOLE, Backbone, ImageScore, Protocol
 from r2r.metrics.distances import SetScore
 from r2r.metrics.features import FeatureCache
 from r2r.metrics.realism import Features
-from r2r.reporting.scenes import BACKGROUND, Batch, Inside, Outputs, Picture, Reference, Scenes, batches
+from r2r.reporting.scenes import BACKGROUND, Batch, Chosen, Inside, Outputs, Picture, Reference, Scenes, batches
 
 Score = ImageScore | SetScore
 Described = dict[tuple[str, str], Features]  # by backbone id and region
@@ -32,30 +34,60 @@ class Quantity:
 
 @dataclass(frozen=True)
 class Scored:
-    """A method with what was measured: one value per scene and column (nan: empty region), and features."""
+    """A method with what was measured: one value per scene and column (nan: empty region), and features.
+
+    `runs` are the runs of a method that was run several times (seeds): then values are means over them, scene by scene,
+    and features have one more dimension in front.
+    """
 
     outputs: Outputs
     per_image: Mapping[str, list[float]]
     features: Described
+    runs: tuple["Scored", ...] = ()
+
+    @classmethod
+    def of_runs(cls, runs: Sequence["Scored"]) -> "Scored":
+        """The mean of several runs of one method; its pictures are those of the first run."""
+        if len(runs) == 1:
+            return runs[0]
+        first = runs[0]
+        columns = {title: zip(*(run.per_image[title] for run in runs), strict=True) for title in first.per_image}
+        values = {title: [sum(each) / len(runs) for each in scenes] for title, scenes in columns.items()}
+        features = {key: torch.stack([run.features[key] for run in runs]) for key in first.features}
+        known = [run.outputs.evals for run in runs if run.outputs.evals is not None]
+        evals = sum(known) / len(runs) if len(known) == len(runs) else None
+        return cls(replace(first.outputs, evals=evals, seconds=None), values, features, tuple(runs))
+
+    def only(self, places: Sequence[int]) -> "Scored":
+        """The same method on some of the scenes, by number; features of regions are left out."""
+        return Scored(
+            replace(self.outputs, images=Chosen(self.outputs.images, places)),
+            {title: [values[place] for place in places] for title, values in self.per_image.items()},
+            {key: held[..., list(places), :] for key, held in self.features.items() if key[1] == WHOLE},
+            tuple(run.only(places) for run in self.runs),
+        )
 
 
 class Measuring:
-    """Scores methods on the same scenes; `columns` are all quantities by title."""
+    """Scores methods on the same scenes; `columns` are all quantities by title.
+
+    A `Score` is taken against every reference, in every region; a `Quantity` is itself.
+    """
 
     def __init__(
-        self, scenes: Scenes, scores: Sequence[Score], cache: FeatureCache, batch_size: int, progress: Progress | None
+        self,
+        scenes: Scenes,
+        scores: Sequence[Score | Quantity],
+        cache: FeatureCache,
+        batch_size: int,
+        progress: Progress | None,
     ) -> None:
         self.scenes, self.cache, self.batch_size, self.progress = scenes, cache, batch_size, progress
-        sets = [score for score in scores if isinstance(score, SetScore)] if scenes.target is not None else []
-        found: list[Quantity] = []
-        # A mask belongs to a scene: it serves the target only where that shows the same scenes.
-        self.set_regions = (WHOLE, *scenes.regions) if scenes.paired and sets else (WHOLE,)
-        for region in (WHOLE, *scenes.regions):
-            found += [Quantity(score, "target", region) for score in sets if region in self.set_regions]
-            for reference in scenes.references:
-                found += [Quantity(score, reference, region) for score in scores if isinstance(score, ImageScore)]
+        found = _quantities(scenes, scores)
+        sets = [(each.score, each.region) for each in found if isinstance(each.score, SetScore)]
+        self.set_regions = tuple(dict.fromkeys([WHOLE, *(region for _, region in sets)]))
         self.columns = {_title(quantity, scenes): quantity for quantity in found}
-        self.backbones: dict[str, Backbone] = {score.backbone.id: score.backbone for score in sets}
+        self.backbones: dict[str, Backbone] = {score.backbone.id: score.backbone for score, _ in sets}
         self._sizes: set[tuple[int, int]] = set()
         self._present: dict[str, list[int]] = {}
         self._done, self._total = 0, 0
@@ -175,6 +207,19 @@ class _Counted(Sequence[Picture]):
     def __getitem__(self, index: int | slice) -> Picture | Sequence[Picture]:
         self.read()
         return self.pictures[index]
+
+
+def _quantities(scenes: Scenes, scores: Sequence[Score | Quantity]) -> list[Quantity]:
+    """The columns in their order: whole images first, sets before single images."""
+    everywhere = [each for each in scores if not isinstance(each, Quantity)]
+    sets = [score for score in everywhere if isinstance(score, SetScore)] if scenes.target is not None else []
+    found = [each for each in scores if isinstance(each, Quantity)]
+    for region in (WHOLE, *scenes.regions):
+        # A mask belongs to a scene: it serves the target only where that shows the same scenes.
+        found += [Quantity(score, "target", region) for score in sets if scenes.paired or region == WHOLE]
+        for reference in scenes.references:
+            found += [Quantity(score, reference, region) for score in everywhere if isinstance(score, ImageScore)]
+    return found
 
 
 def _values(quantity: Quantity, batch: Batch) -> list[tuple[int, float]]:

@@ -64,6 +64,17 @@ class Scenes:
             return self.masks[region][index]
         return ~torch.stack([masks[index] for masks in self.masks.values()]).any(0)
 
+    def only(self, places: Sequence[int]) -> "Scenes":
+        """Some of the scenes, by number; a target that does not follow the scenes stays whole."""
+        followed = self.paired and self.target is not None
+        return replace(
+            self,
+            keys=[self.keys[place] for place in places],
+            source=Chosen(self.source, places),
+            target=Chosen(self.target, places) if followed and self.target is not None else self.target,
+            masks={name: Chosen(masks, places) for name, masks in self.masks.items()},
+        )
+
     @property
     def references(self) -> list[Reference]:
         """What every single output has a reference in."""
@@ -94,6 +105,25 @@ class Batch:
     images: Images
     references: Mapping[str, Images]
     masks: Mapping[str, Mask]
+
+
+class Chosen(Sequence[Tensor]):
+    """Some of a sequence's pictures or masks, by number."""
+
+    def __init__(self, pictures: Sequence[Tensor], places: Sequence[int]) -> None:
+        self.pictures, self.places = pictures, list(places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+    @overload
+    def __getitem__(self, index: slice) -> "Chosen": ...
+    def __getitem__(self, index: int | slice) -> "Tensor | Chosen":
+        if isinstance(index, slice):
+            return Chosen(self.pictures, self.places[index])
+        return self.pictures[self.places[index]]
 
 
 class Inside(Sequence[Picture]):

@@ -1,0 +1,179 @@
+"""The rows of an ablation, and the jobs that make them: trainings and translations, each with what it needs first.
+
+A job is what a verb would be given on the command line, in a folder of its own below the output. Nothing here knows a
+row by name: rows are data.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+
+from r2r.cli import compose, flat
+from r2r.errors import InputError
+from r2r.launching import Plan
+
+MODELS, EMBEDDINGS = ("none", "base", "finetuned"), ("none", "base", "finetuned")
+# Jobs of a launcher are started with Hydra's own logging off: what they log goes where they print.
+LOGGING = {
+    "version": 1,
+    "handlers": {"console": {"class": "logging.StreamHandler", "stream": "ext://sys.stdout"}},
+    "root": {"level": "INFO", "handlers": ["console"]},
+    "disable_existing_loggers": False,
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method: which model with which embedding, and what its translation differs in.
+
+    `model` none is the input itself. A row that is the same for every seed is made `once`.
+    """
+
+    key: str
+    name: str
+    model: str = "finetuned"
+    embedding: str = "none"
+    translation: Mapping[str, Any] = field(default_factory=dict)
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One job: a verb with overrides, in the folder called `name`, after the jobs in `needs`.
+
+    It is done when `total` things are there (pictures, or steps), which cost `cost` U-Net evaluations together.
+    """
+
+    name: str
+    verb: str
+    overrides: list[str]
+    needs: tuple[str, ...] = ()
+    total: int = 1
+    cost: float = 1.0
+
+    def plan(self, output: Path) -> Plan:
+        """The job as the launcher takes it. Raises InputError for settings that the verb does not know."""
+        folder = (output / self.name).absolute()
+        place = f"paths.output_dir={_quoted(folder)}" if self.verb == "train" else f"output={_quoted(folder)}"
+        config = compose(self.verb, [*self.overrides, place])
+        task = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+        hydra = {"job": {"name": "r2r"}, "job_logging": LOGGING}
+        return Plan(0, [self.name], folder, f"r2r.{self.verb}", task, hydra)
+
+
+def read_rows(cfg: DictConfig) -> dict[str, Row]:
+    """The rows by their key. Raises InputError for rows that cannot be made."""
+    found: dict[str, Row] = {}
+    for key, given in cast(dict[str, Any], OmegaConf.to_container(cfg.rows, resolve=True)).items():
+        try:
+            row = Row(key, **({"name": key} | given))
+        except TypeError as error:
+            raise InputError(f"rows.{key}: {error}; give name, model, embedding, translation, once") from error
+        if row.model not in MODELS or row.embedding not in EMBEDDINGS:
+            known = ", ".join(MODELS)
+            raise InputError(f"rows.{key}: model={row.model} embedding={row.embedding}, each must be one of {known}")
+        found[key] = row
+    inputs = [row.key for row in found.values() if row.model == "none"]
+    if len(inputs) != 1:
+        raise InputError(f"rows with model: none, the input itself, are {', '.join(inputs) or 'missing'}; give one")
+    if cfg.full not in found:
+        raise InputError(f"full={cfg.full} is none of the rows {', '.join(found)}")
+    return found
+
+
+def units(cfg: DictConfig, rows: Mapping[str, Row], output: Path, num_scenes: int) -> dict[str, Unit]:
+    """All jobs by name, those of the first seed first."""
+    found: list[Unit] = []
+    for number, seed in enumerate(cfg.seeds):
+        made = [row for row in rows.values() if row.model != "none" and not (row.once and number)]
+        found += trainings(cfg, made, seed, output)
+        found += [translation(cfg, row, seed, output, num_scenes) for row in made]
+    if cfg.trade_off.num_scenes:
+        found.append(trade_off(cfg, rows[cfg.full], output, min(num_scenes, cfg.trade_off.num_scenes)))
+    return {unit.name: unit for unit in found}
+
+
+def trainings(cfg: DictConfig, rows: Sequence[Row], seed: int, output: Path) -> list[Unit]:
+    """The training runs that the rows rest on, for one seed."""
+    embeddings = {row.embedding for row in rows} - {"none"}
+    found: list[Unit] = []
+    if any("finetuned" in (row.model, row.embedding) for row in rows):
+        found.append(_training(cfg, "positive", seed, place("positive", seed), str(cfg.model)))
+    for on in sorted(embeddings):
+        model, needs = model_of(cfg, on, seed, output)
+        found.append(_training(cfg, "negative", seed, place(f"negative_{on}", seed), model, needs))
+    return found
+
+
+def translation(cfg: DictConfig, row: Row, seed: int, output: Path, num_scenes: int) -> Unit:
+    """The translation of the held-out renders by one row, for one seed."""
+    settings, needs = _translating(cfg, row, seed, output)
+    settings |= {"input": str((output / "scenes" / "input").absolute()), **dict(row.translation)}
+    cost = num_scenes * evaluations(settings)
+    return Unit(place(row.key, seed), "translate", flat(settings), needs, num_scenes, cost)
+
+
+def trade_off(cfg: DictConfig, row: Row, output: Path, num_scenes: int) -> Unit:
+    """The sweep over TAC ratio and strength with the models of a row, for the first seed."""
+    settings, needs = _translating(cfg, row, cfg.seeds[0], output)
+    scenes = (output / "scenes" / "some").absolute()
+    axes = {name: list(cfg.trade_off[name]) for name in ("strength", "tac_ratio")}
+    settings = {name: value for name, value in settings.items() if name not in (*axes, "batch_size")} | axes
+    settings |= {"input": str(scenes / "input"), "num_figures": 1}
+    if (output / "scenes" / "some" / "target").is_dir():
+        settings |= {"target": str(scenes / "target")}
+    settings |= {"masks.garment": str(scenes / "garment")}
+    cells = len(axes["strength"]) * len(axes["tac_ratio"])
+    cost = num_scenes * sum(evaluations({**settings, "strength": s, "tac_ratio": 0}) for s in axes["strength"]) * 2
+    overrides = [*flat(settings), "+metrics.detail={_target_: r2r.metrics.DetailSSIM}"]
+    return Unit("trade_off", "sweep", overrides, needs, num_scenes * cells, cost)
+
+
+def place(name: str, seed: int) -> str:
+    """The folder of a job, below the output."""
+    return f"seed_{seed}/{name}"
+
+
+def model_of(cfg: DictConfig, which: str, seed: int, output: Path) -> tuple[str, tuple[str, ...]]:
+    """A model (base or finetuned) as other verbs are told it, and the job that makes it."""
+    if which == "base":
+        return str(cfg.model), ()
+    made = place("positive", seed)
+    return str((output / made / "export").absolute()), (made,)
+
+
+def evaluations(settings: Mapping[str, Any]) -> float:
+    """About how many U-Net evaluations a picture costs, for the time left: inversion, guidance halves, source row."""
+    steps = int(settings["num_inference_steps"] * settings["strength"])
+    injected = int(steps * settings["tac_ratio"])
+    inverted = steps if settings.get("start", "inversion") == "inversion" or injected else 0
+    return inverted + steps * (1 if settings["guidance_scale"] == 1 else 2) + injected
+
+
+def _translating(cfg: DictConfig, row: Row, seed: int, output: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What a translation is told of models and settings, and the jobs that these need."""
+    model, needs = model_of(cfg, row.model, seed, output)
+    settings = {**cast(dict[str, Any], OmegaConf.to_container(cfg.translation, resolve=True))}
+    settings |= {"model": model, "seed": seed, "device": cfg.device}
+    if row.embedding != "none":
+        made = place(f"negative_{row.embedding}", seed)
+        token = str(compose("train", list(cfg.recipes.negative)).task.placeholder_token).strip("<>")
+        settings["negative_embedding"] = str((output / made / "export" / f"{token}.safetensors").absolute())
+        needs += (made,)
+    return settings, needs
+
+
+def _training(cfg: DictConfig, half: str, seed: int, name: str, model: str, needs: tuple[str, ...] = ()) -> Unit:
+    common = {"seed": seed, "model": {"pretrained": model, "resolution": cfg.resolution}}
+    settings = cast(dict[str, Any], OmegaConf.to_container(cfg[half], resolve=True))
+    overrides = [*cfg.recipes[half], *flat(common), *flat(settings)]
+    config = compose("train", overrides)
+    steps = int(config.trainer.max_steps)
+    return Unit(name, "train", overrides, needs, steps, 3.0 * steps * config.data.batch_size)
+
+
+def _quoted(folder: Path) -> str:
+    return flat(str(folder), "x").pop().removeprefix("x=")
