@@ -1,6 +1,7 @@
 """One datamodule for all sources: finds the samples, checks them in the first minute, and batches them resumably."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
@@ -12,14 +13,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from r2r.data.captions import CaptionRule
 from r2r.data.datasets import find_samples
-from r2r.data.grid import caption_grid
-from r2r.data.images import to_pil
-from r2r.data.samples import Sample, spread_domains
+from r2r.data.grid import caption_grid, shown_pictures
+from r2r.data.people import PoseView, RestorationView
+from r2r.data.samples import Sample, in_half
 from r2r.data.sampling import Draw, TrainSampler, ValidationSampler
 from r2r.data.shards import is_streamed, shard_addresses
-from r2r.data.streams import Resampled, TrainStream, ValidationStream, first_sample
+from r2r.data.streams import Resampled, TrainStream, ValidationStream, first_entry
 from r2r.data.views import Geometry, ImageView, PairView, View, binary_foreground, image_size, labelled_foreground
-from r2r.errors import InputError
+from r2r.errors import DataError, InputError
 
 
 class SampleDataset(Dataset[dict[str, Any]]):
@@ -54,7 +55,7 @@ class TrainLoader(DataLoader[dict[str, Any]]):
 
 
 class ImageDataModule(LightningDataModule):
-    """Batches of one domain (`ImageBatch`), or of studio pairs (`PairedBatch`) when `paired`.
+    """Batches of images, or of whatever else a `view` makes of the samples.
 
     Training order, captions dropped and images mirrored depend on `seed` and the batch number alone, not on workers:
     a resumed run equals a straight one. Validation shows every sample once.
@@ -62,17 +63,21 @@ class ImageDataModule(LightningDataModule):
     Args:
         root: folder (see `r2r.data.datasets` for layouts), brace pattern of shards with `{split}` in it, shard address
             to stream (`pipe:...{split}...`, `https://.../{split}-{0000..0009}.tar`), or "embedded": the demo shards.
-        layout: "shards", "folder", "synfashion" or "face_synthetics".
-        resolution: side of the square training view in pixels (short side resized to it, centre crop).
+        layout: a name of `r2r.data.datasets.LAYOUTS`.
+        view: "image" (`ImageBatch`), or of studio shards "pairs" (`PairedBatch`), "restoration" (`RestorationBatch`),
+            "pose" (`PoseBatch`) or "pose_and_itself", which has each picture as its own target too. The last three also
+            of the layouts in `r2r.data.garment_layouts`.
+        half: "first" or "second" half of the training identities, so that two domains can show disjoint scenes.
+        resolution: height and width of the training view in pixels, one number for a square (resized to cover it,
+            centre crop).
         batch_size: samples per rank and batch.
-        paired: give rendered / photo pairs of studio shards.
         image_member: image of a shard sample ("photo.png"), several for mixed domains, None for the only one.
-        mask_member: member holding the garment mask, None for no mask.
+        mask_member: member holding the garment mask, None for no mask; both members are for the view "image" alone.
         captions: caption file, when not `captions.json` or `metadata.jsonl` in the root.
         caption_field, caption_template, prompt, caption_dropout: see `CaptionRule`; one template for each
             `image_member`. Dropout concerns training alone.
         horizontal_flip: mirror half of the training images; mirrors lettering too.
-        val_fraction: share held out by a hash of the keys when the data has no validation split.
+        val_fraction: share of the identities held out by a hash of their names when the data has no validation split.
         epoch_samples: length of an epoch over all ranks, for streamed shards, which have no length of their own.
         shuffle_buffer: undecoded samples a worker mixes when shards are streamed.
         checked_samples: evenly spaced training samples decoded in `setup`; None checks all.
@@ -84,11 +89,12 @@ class ImageDataModule(LightningDataModule):
         self,
         root: str | Path = "embedded",
         layout: str = "shards",
-        resolution: int = 128,
+        view: str = "image",
+        half: str | None = None,
+        resolution: int | Sequence[int] = 128,
         batch_size: int = 8,
         num_workers: int = 2,
         seed: int = 0,
-        paired: bool = False,
         image_member: str | Sequence[str] | None = None,
         mask_member: str | None = None,
         captions: str | Path | None = None,
@@ -109,21 +115,24 @@ class ImageDataModule(LightningDataModule):
         self.layout, self.captions, self.val_fraction = layout, captions, val_fraction
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.epoch_samples, self.shuffle_buffer, self.checked_samples = epoch_samples, shuffle_buffer, checked_samples
-        self.members = [image_member] if image_member is None or isinstance(image_member, str) else list(image_member)
+        members = [image_member] if image_member is None or isinstance(image_member, str) else list(image_member)
         templates = [caption_template] if isinstance(caption_template, str) else list(caption_template)
-        if len(templates) != len(self.members):
-            raise InputError(
-                f"{len(templates)} caption_template for {len(self.members)} image_member; give one for each"
-            )
+        if len(templates) != len(members):
+            raise InputError(f"{len(templates)} caption_template for {len(members)} image_member; give one for each")
         rules = [CaptionRule(template, prompt, caption_field, caption_dropout) for template in templates]
-        geometry = Geometry(resolution, horizontal_flip)
+        geometry = Geometry(_width_height(resolution), horizontal_flip)
         foreground = labelled_foreground if layout == "face_synthetics" else binary_foreground
-        by_member = dict(zip(self.members, rules, strict=True))
-        self.view: View = (
-            PairView(geometry, rules[0], seed)
-            if paired
-            else ImageView(geometry, by_member, mask_member, foreground, seed)
-        )
+        by_member = dict(zip(members, rules, strict=True))
+        views: dict[str, View] = {
+            "image": ImageView(geometry, by_member, mask_member, foreground, seed),
+            "pairs": PairView(geometry, rules[0], seed),
+            "restoration": RestorationView(geometry, rules[0], seed),
+            "pose": PoseView(geometry, rules[0], seed),
+            "pose_and_itself": PoseView(geometry, rules[0], seed, self_pairs=True),
+        }
+        if view not in views:
+            raise InputError(f"unknown data.view {view!r}; known: {', '.join(views)}")
+        self.view, self.view_name, self.half = views[view], view, half
         self.streamed = is_streamed(self.root)
         self.train_samples: list[Sample] = []
         self.val_samples: list[Sample] = []
@@ -160,8 +169,7 @@ class ImageDataModule(LightningDataModule):
         order.start = self.consumed_batches
         items = order if isinstance(order, TrainStream) else (self.view(self.train_samples[i], p) for i, p in order)
         batch = list(islice(items, self.batch_size))
-        names = [name for name in ("image", "rendered", "photo") if name in batch[0]]
-        cells = [([to_pil(item[name]) for name in names], item["caption"]) for item in batch]
+        cells = [(shown_pictures(item), item["caption"]) for item in batch]
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         caption_grid(cells).save(path)
 
@@ -180,7 +188,7 @@ class ImageDataModule(LightningDataModule):
         """Every validation sample once (see `ValidationSampler` for ranks); no loader when there are none."""
         rank, world_size = self._placement
         if self.streamed:
-            stream = ValidationStream(self.shards["val"], self.members, self.view, rank, world_size)
+            stream = ValidationStream(self.shards["val"], self.view.entries, self.view, rank, world_size)
             return DataLoader(stream, **self._loading)
         if not self.val_samples:
             return []
@@ -204,6 +212,10 @@ class ImageDataModule(LightningDataModule):
         self._consumed = state_dict["consumed_batches"]
 
     @property
+    def _train_entries(self) -> partial[Iterator[Sample]]:
+        return partial(_entries_in_half, view=self.view, half=self.half)  # goes to workers without the datamodule
+
+    @property
     def _placement(self) -> tuple[int, int]:
         return (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
 
@@ -217,18 +229,36 @@ class ImageDataModule(LightningDataModule):
             self.shards = {split: shard_addresses(self.root, split) for split in ("train", "val")}
             return
         train, val = find_samples(self.root, self.layout, self.captions, self.val_fraction)
-        self.train_samples = list(spread_domains(train, self.members))
-        self.val_samples = list(spread_domains(val, self.members))
+        self.train_samples, self.val_samples = list(self._train_entries(train)), list(self.view.entries(val))
+        if not self.train_samples:
+            raise DataError(
+                f"none of the {len(train)} training samples in {self.root} fits data.view={self.view_name} with "
+                f"data.half={self.half}: restoration needs persons with parsing and flat garments, pose two pictures "
+                "with keypoints of one person; render persons with r2r.studio, choose other data, or data.half=null"
+            )
 
     def _train_order(self) -> TrainSampler | TrainStream:
         rank, world_size = self._placement
         if self.streamed:
-            source = Resampled(self.shards["train"], self.members, self.seed, self.shuffle_buffer)
+            source = Resampled(self.shards["train"], self._train_entries, self.seed, self.shuffle_buffer)
             return TrainStream(source, self.view, self.batch_size, self.epoch_samples, rank, world_size)
         return TrainSampler(self.train_samples, self.batch_size, self.seed, rank, world_size)
 
     def _checked(self) -> list[Sample]:
         if self.streamed:
-            return list(spread_domains([first_sample(self.shards["train"])], self.members))
+            return [first_entry(self.shards["train"], self._train_entries)]
         count = len(self.train_samples)
         return self.train_samples[:: max(1, count // (self.checked_samples or count))]
+
+
+def _entries_in_half(samples: Iterable[Sample], view: View, half: str | None) -> Iterator[Sample]:
+    return view.entries(in_half(samples, half))
+
+
+def _width_height(resolution: int | Sequence[int]) -> tuple[int, int]:
+    """Raises: InputError when a resolution is neither a number nor height and width."""
+    if isinstance(resolution, int):
+        return resolution, resolution
+    if len(resolution) != 2:
+        raise InputError(f"data.resolution={[*resolution]} is neither a number nor [height, width]")
+    return resolution[1], resolution[0]

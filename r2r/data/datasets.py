@@ -6,6 +6,7 @@
 | `folder` | images under `root`, recursively | `captions.json`, `metadata.jsonl`, or same-name `.txt` |
 | `synfashion` | as `folder` | as `folder`, else the name of the category folder |
 | `face_synthetics` | `NNNNNN.png` with `NNNNNN_seg.png` | as `folder` |
+| `viton_hd`, `dresscode`, `deepfashion` | see `r2r.data.garment_layouts` | `captions.json` by image path |
 
 Keys in caption files are paths relative to `root` (shards: sample keys). Folders may have `train/` and `val/` inside;
 then those are the splits, and `metadata.jsonl` may also lie in them, with paths relative to them. Without a `val` split
@@ -18,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from r2r.data.captions import read_captions
+from r2r.data.garment_layouts import deepfashion, dresscode, viton_hd
 from r2r.data.images import list_images
 from r2r.data.samples import FilePart, Part, Sample
 from r2r.data.shards import index_shards, shard_addresses
@@ -45,13 +47,19 @@ def find_samples(
 
 
 def hold_out(samples: list[Sample], fraction: float) -> tuple[list[Sample], list[Sample]]:
-    """Split off `fraction` of the samples (at least one of two or more) by a hash of their keys.
+    """Split off `fraction` of the identities (at least one of two or more) by a hash of their names.
 
-    The split depends on the names alone, never on the seed.
+    The split depends on the names alone, never on the seed; what has no identity in its JSON goes by its key.
     """
-    count = min(len(samples) - 1, max(1, round(fraction * len(samples)))) if fraction > 0 else 0
-    held = {s.key for s in sorted(samples, key=lambda s: (zlib.crc32(s.key.encode()), s.key))[:count]}
-    return [s for s in samples if s.key not in held], [s for s in samples if s.key in held]
+    if fraction <= 0:
+        return samples, []
+    identities = [sample.identity() for sample in samples]
+    ranked = sorted(set(identities), key=lambda name: (zlib.crc32(name.encode()), name))
+    held = set(ranked[: min(len(ranked) - 1, max(1, round(fraction * len(ranked))))])
+    sides: tuple[list[Sample], list[Sample]] = [], []
+    for sample, identity in zip(samples, identities, strict=True):
+        sides[identity in held].append(sample)
+    return sides
 
 
 def shards(root: Path, split: str) -> list[Sample]:
@@ -105,6 +113,9 @@ LAYOUTS: dict[str, Callable[[Path, str], list[Sample]]] = {
     "folder": folder,
     "synfashion": synfashion,
     "face_synthetics": face_synthetics,
+    "viton_hd": viton_hd,
+    "dresscode": dresscode,
+    "deepfashion": deepfashion,
 }
 
 

@@ -1,9 +1,24 @@
 """Pictures with their captions on one sheet, to see what a run is fed."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
+
+from r2r.data.images import to_pil
+from r2r.pose import draw_skeleton
+
+SHOWN = ("image", "rendered", "photo", "person", "flat", "source", "target")
+"""The images of an item, in the order of a sheet."""
+
+
+def shown_pictures(item: Mapping[str, Any]) -> list[Image.Image]:
+    """What a decoded item shows: its images, and the skeleton of the target pose where it has one."""
+    images = [to_pil(item[name]) for name in SHOWN if name in item]
+    if "target_pose" in item:
+        images.append(Image.fromarray(draw_skeleton(item["target_pose"].numpy(), *images[-1].size)))
+    return images
 
 
 def caption_grid(cells: Sequence[tuple[Sequence[Image.Image], str]], columns: int = 4) -> Image.Image:

@@ -84,12 +84,19 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def short_side_crop(image: Image.Image, resolution: int, resample: Image.Resampling) -> Image.Image:
-    """Square training view: short side resized to `resolution`, then the centre `resolution` x `resolution`."""
-    width, height = _scaled(image.size, resolution)
-    left, top = (width - resolution) // 2, (height - resolution) // 2
+def cover_crop(image: Image.Image, size: tuple[int, int], resample: Image.Resampling) -> Image.Image:
+    """Training view of `size` (width, height): resized to just cover that, then the centre of it."""
+    width, height = covering_size(image.size, size)
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
     resized = image if (width, height) == image.size else image.resize((width, height), resample)
-    return resized.crop((left, top, left + resolution, top + resolution))
+    return resized.crop((left, top, left + size[0], top + size[1]))
+
+
+def covering_size(original: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """The smallest width and height of the same proportions, to the nearest pixel, that cover `size`."""
+    scale = max(size[0] / original[0], size[1] / original[1])
+    width, height = (max(low, round(side * scale)) for side, low in zip(original, size, strict=True))
+    return width, height
 
 
 def fit_to_multiple(

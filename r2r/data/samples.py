@@ -1,12 +1,13 @@
 """One sample before decoding: a key, named byte ranges (files or shard members), and perhaps a caption."""
 
 import json
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from r2r.errors import DataError
+from r2r.errors import DataError, InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class LoadedPart:
         return self.data
 
 
+HALVES = ("first", "second")
+
 Part = FilePart | ShardPart | LoadedPart
 """Bytes that are read when needed; `name` is what errors call them."""
 
@@ -96,6 +99,25 @@ class Sample:
         if not isinstance(fields, dict):
             raise DataError(f"not a JSON object: {part.name}")
         return fields
+
+    def identity(self) -> str:
+        """Who or what is shown: the fields `seed` and `identity`, else the key.
+
+        Samples of one identity never lie on both sides of a split.
+        """
+        fields = self.fields()
+        return f"{fields.get('seed', '')}-{fields['identity']}" if "identity" in fields else self.key
+
+
+def in_half(samples: Iterable[Sample], half: str | None) -> Iterator[Sample]:
+    """The samples whose identities are in the "first" or "second" half, by their names alone; all when `half` is None.
+
+    The halves are equal in expectation, and keep what they have when samples are added.
+    Raises: InputError for another name of a half.
+    """
+    if half not in (*HALVES, None):
+        raise InputError(f"data.half={half} is unknown; use first, second, or null for all scenes")
+    return (s for s in samples if half is None or HALVES[zlib.crc32(s.identity().encode()) % 2] == half)
 
 
 def spread_domains(samples: Iterable[Sample], members: Sequence[str | None]) -> Iterator[Sample]:

@@ -5,7 +5,7 @@ Built on `webdataset.ResampledShards(deterministic=True)`; the splitting over ra
 
 import random
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -16,9 +16,12 @@ from webdataset.pipeline import DataPipeline
 from webdataset.shardlists import ResampledShards, SimpleShardList
 from webdataset.tariterators import tarfile_to_samples
 
-from r2r.data.samples import LoadedPart, Sample, spread_domains
+from r2r.data.samples import LoadedPart, Sample
 from r2r.data.views import View
 from r2r.errors import DataError, InputError
+
+Entries = Callable[[Iterable[Sample]], Iterator[Sample]]
+"""What a view makes of the samples: which of them it takes, one or more entries for each."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,7 @@ class Resampled:
     """Shards drawn with replacement, samples shuffled in a buffer; equal lanes give equal streams, others differ."""
 
     shards: Sequence[str]
-    members: Sequence[str | None] = (None,)
+    entries: Entries = iter
     seed: int = 0
     buffer: int = 1000
 
@@ -34,7 +37,7 @@ class Resampled:
         """Endless samples."""
         number = random.Random(f"{self.seed}:{lane}").getrandbits(31)
         shards = ResampledShards(list(self.shards), seed=number, worker_seed=lambda: 0, deterministic=True)
-        samples = spread_domains(_samples(shards), self.members)
+        samples = self.entries(_samples(shards))
         return shuffle(self.buffer, initial=self.buffer, rng=random.Random(number))(samples)
 
 
@@ -43,11 +46,13 @@ def in_order(shards: Sequence[str]) -> Iterator[Sample]:
     return _samples(SimpleShardList(list(shards)))
 
 
-def first_sample(shards: Sequence[str]) -> Sample:
-    """The first sample of the first shard. Raises: DataError when it cannot be read."""
+def first_entry(shards: Sequence[str], entries: Entries) -> Sample:
+    """The first entry of the first shard. Raises: DataError when it has none or cannot be read."""
     try:
-        return next(in_order(shards[:1]))
-    except (StopIteration, OSError, ValueError, tarfile.TarError) as error:
+        return next(entries(in_order(shards[:1])))
+    except StopIteration:
+        raise DataError(f"{shards[0]} holds nothing for this view and half; check data.root and data.view") from None
+    except (OSError, ValueError, tarfile.TarError) as error:
         raise DataError(f"cannot stream {shards[0]} ({error!r}); check data.root") from error
 
 
@@ -114,15 +119,13 @@ class ValidationStream(IterableDataset[dict[str, Any]]):
     Ranks may differ by one batch, so validate on one device.
     """
 
-    def __init__(
-        self, shards: Sequence[str], members: Sequence[str | None], view: View, rank: int = 0, world_size: int = 1
-    ) -> None:
-        self.shards, self.members, self.view = shards, members, view
+    def __init__(self, shards: Sequence[str], entries: Entries, view: View, rank: int = 0, world_size: int = 1) -> None:
+        self.shards, self.entries, self.view = shards, entries, view
         self.rank, self.world_size = rank, world_size
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         worker, workers = _worker()
-        samples = spread_domains(in_order(self.shards), self.members)
+        samples = self.entries(in_order(self.shards))
         mine = islice(samples, self.rank * workers + worker, None, self.world_size * workers)
         return (self.view(sample, None) for sample in mine)
 

@@ -1,24 +1,39 @@
-"""From an undecoded sample to tensors: one domain (`ImageView`) or a rendered / photo pair (`PairView`)."""
+"""From undecoded samples to tensors: one domain (`ImageView`) or rendered / photo pairs (`PairView`)."""
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageOps
 from torch import Tensor
 
 from r2r.data.captions import CaptionRule
-from r2r.data.images import EXTENSIONS, decode_image, decode_mask, short_side_crop, to_tensor
-from r2r.data.samples import Part, Sample
-from r2r.errors import DataError
+from r2r.data.images import EXTENSIONS, cover_crop, covering_size, decode_image, decode_mask, to_tensor
+from r2r.data.samples import Part, Sample, spread_domains
+from r2r.errors import DataError, InputError
+from r2r.pose import mirrored, within
 
-View = Callable[[Sample, int | None], dict[str, Any]]
-"""Decodes a sample. The number is its place in the training stream, which alone decides what is random about it;
-None means evaluation: nothing random, nothing dropped."""
+
+@runtime_checkable
+class View(Protocol):
+    """What a method sees of the data."""
+
+    def entries(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """What can be seen in the samples: one, several or none for each of them, or one for several."""
+        ...
+
+    def __call__(self, sample: Sample, place: int | None) -> dict[str, Any]:
+        """Decode an entry.
+
+        `place` is its place in the training stream, which alone decides what is random about it; None means
+        evaluation: nothing random, nothing dropped.
+        """
+        ...
+
 
 Foreground = Callable[[np.ndarray], np.ndarray]
 
@@ -35,13 +50,17 @@ def labelled_foreground(values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Geometry:
-    """Square training view: short side to `resolution` (Lanczos), centre crop.
+    """Training view of `size` (width, height): scaled until it covers that (Lanczos), centre crop.
 
     With `horizontal_flip` half of the training views are mirrored (not where lettering must stay readable).
     """
 
-    resolution: int
+    size: tuple[int, int]
     horizontal_flip: bool = False
+
+    def __post_init__(self) -> None:
+        if min(self.size) < 1:
+            raise InputError(f"data.resolution must be at least 1: {min(self.size)}")
 
     def flips(self, chance: random.Random | None) -> bool:
         """Decides the mirror image; evaluation (`chance` None) never flips."""
@@ -49,16 +68,35 @@ class Geometry:
 
     def image(self, part: Part, flip: bool) -> Float[Tensor, "3 h w"]:
         """Decoded, resized, cropped, in [-1, 1]."""
-        image = short_side_crop(decode_image(part.read(), part.name), self.resolution, Image.Resampling.LANCZOS)
+        return self.picture(decode_image(part.read(), part.name), flip)
+
+    def picture(self, image: Image.Image, flip: bool) -> Float[Tensor, "3 h w"]:
+        """Resized, cropped, in [-1, 1]."""
+        image = cover_crop(image, self.size, Image.Resampling.LANCZOS)
         return to_tensor(ImageOps.mirror(image) if flip else image)
 
+    def labels(self, part: Part, flip: bool) -> UInt8[np.ndarray, "h w"]:
+        """Same view of a label or mask image, nearest neighbour."""
+        image = cover_crop(decode_mask(part.read(), part.name), self.size, Image.Resampling.NEAREST)
+        return np.array(ImageOps.mirror(image) if flip else image)
+
     def mask(self, part: Part, flip: bool, foreground: Foreground) -> Bool[Tensor, "1 h w"]:
-        """Same view of a mask, nearest neighbour."""
-        image = short_side_crop(decode_mask(part.read(), part.name), self.resolution, Image.Resampling.NEAREST)
-        return torch.from_numpy(foreground(np.array(ImageOps.mirror(image) if flip else image)))[None]
+        """Same view of a mask."""
+        return torch.from_numpy(foreground(self.labels(part, flip)))[None]
+
+    def keypoints(
+        self, keypoints: Float[np.ndarray, "18 3"], size: tuple[int, int], flip: bool
+    ) -> Float[np.ndarray, "18 3"]:
+        """Same view of OpenPose's keypoints in a picture of `size`; those that are cropped away are zeros."""
+        covering = covering_size(size, self.size)
+        scale = [covering[axis] / size[axis] for axis in (0, 1)]
+        left, top = ((covering[axis] - self.size[axis]) // 2 for axis in (0, 1))
+        moved = within(np.where(keypoints[:, 2:] > 0, keypoints * [*scale, 1] - [left, top, 0], 0.0), *self.size)
+        return mirrored(moved, self.size[0]) if flip else moved
 
 
-def _chance(seed: int, place: int | None) -> random.Random | None:
+def chance_at(seed: int, place: int | None) -> random.Random | None:
+    """The chance that decides about the entry at a place of the training stream; None in evaluation."""
     return None if place is None else random.Random(f"{seed}:{place}")
 
 
@@ -75,8 +113,12 @@ class ImageView:
     foreground: Foreground = binary_foreground
     seed: int = 0
 
+    def entries(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """One for each image member."""
+        return spread_domains(samples, list(self.captions))
+
     def __call__(self, sample: Sample, place: int | None) -> dict[str, Any]:
-        chance = _chance(self.seed, place)
+        chance = chance_at(self.seed, place)
         caption, flip = self.captions[sample.member](sample, chance), self.geometry.flips(chance)
         part = sample.part(sample.member or only_image(sample))
         item = {"image": self.geometry.image(part, flip), "caption": caption, "key": sample.key}
@@ -93,8 +135,12 @@ class PairView:
     captions: CaptionRule
     seed: int = 0
 
+    def entries(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        """Every scene."""
+        return iter(samples)
+
     def __call__(self, sample: Sample, place: int | None) -> dict[str, Any]:
-        chance = _chance(self.seed, place)
+        chance = chance_at(self.seed, place)
         caption, flip, fields = self.captions(sample, chance), self.geometry.flips(chance), sample.fields()
         return {
             "rendered": self.geometry.image(sample.part("rendered.png"), flip),
@@ -123,6 +169,6 @@ def only_image(sample: Sample) -> str:
 
 def image_size(sample: Sample) -> tuple[int, int]:
     """Width and height of the sample's image on disk, upright."""
-    images = [name for name in ("photo.png", "image") if name in sample.parts]
+    images = [name for name in ("photo.png", "image", "source.photo.png") if name in sample.parts]
     part = sample.part(sample.member or (images[0] if images else only_image(sample)))
     return decode_image(part.read(), part.name).size

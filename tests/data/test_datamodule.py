@@ -51,7 +51,7 @@ def test_one_domain(studio: Path) -> None:
 
 
 def test_pairs(studio: Path) -> None:
-    batch = next(iter(module(studio, paired=True).train_dataloader()))
+    batch = next(iter(module(studio, view="pairs").train_dataloader()))
     assert set(batch) == {"rendered", "photo", "garment_mask", "caption", "category", "texture", "key"}
     assert torch.equal(batch["rendered"][:, 0], batch["photo"][:, 0])
     assert (batch["rendered"][:, 1] == -1).all() and (batch["photo"][:, 1] == 1).all()
@@ -163,7 +163,7 @@ def test_more_workers_than_shards(tmp_path: Path) -> None:
 
 
 def test_describe_and_first_batch(studio: Path, tmp_path: Path) -> None:
-    data = module(studio, paired=True, caption_dropout=0.0)
+    data = module(studio, view="pairs", caption_dropout=0.0)
     found = data.describe()
     assert (found["train_samples"], found["val_samples"], found["epoch_batches"]) == (10, 5, 3)
     assert found["smallest_image"] == found["largest_image"] == "12x10"
@@ -193,10 +193,10 @@ def test_bad_shards(tmp_path: Path) -> None:
     for size in (end // 2, end // 2 + 256, end // 512 * 512, end // 512 * 512 - 512, end - 1):
         shard.write_bytes(whole[:size])
         with pytest.raises(DataError, match=r"truncated shard: .*train-0000\.tar"):
-            module(tmp_path, paired=True)
+            module(tmp_path, view="pairs")
     shard.write_bytes(b"")
     with pytest.raises(DataError, match=r"shard: .*train-0000\.tar"):
-        module(tmp_path, paired=True)
+        module(tmp_path, view="pairs")
 
 
 def test_bad_samples(tmp_path: Path) -> None:
@@ -219,13 +219,13 @@ def test_bad_samples_met_in_training_are_named(tmp_path: Path) -> None:
 
 def test_bad_settings(studio: Path) -> None:
     with pytest.raises(DataError, match="batch_size 99 needs 99 training samples, found 10"):
-        module(studio, paired=True, batch_size=99)
+        module(studio, view="pairs", batch_size=99)
     with pytest.raises(InputError, match=r"caption_dropout outside \[0, 1\]: 2"):
         module(studio, caption_dropout=2.0)
     with pytest.raises(InputError, match="1 caption_template for 2 image_member"):
         module(studio, image_member=["photo.png", "rendered.png"])
     with pytest.raises(DataError, match=r"caption_template .* does not fit sample train0"):
-        module(studio, paired=True, caption_template="{colour}")
+        module(studio, view="pairs", caption_template="{colour}")
     with pytest.raises(InputError, match="batch_size must be at least 1: 0"):
         module(studio, batch_size=0)
 
@@ -235,7 +235,7 @@ def test_embedded_shards_are_the_default() -> None:
 
 
 def test_setup_twice_keeps_the_samples(studio: Path) -> None:
-    data = module(studio, paired=True)
+    data = module(studio, view="pairs")
     first = data.train_samples
     data.setup("validate")
     assert data.train_samples is first

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from r2r.data.images import fit_to_multiple, list_images, load_image, short_side_crop, to_pil, to_rgb, to_tensor
+from r2r.data.images import cover_crop, fit_to_multiple, list_images, load_image, to_pil, to_rgb, to_tensor
 from r2r.errors import DataError, InputError
 
 
@@ -48,10 +48,10 @@ def test_fitting_an_image_that_fits_is_the_identity() -> None:
     assert restore(fitted) is image
 
 
-def test_short_side_crop_takes_the_centre() -> None:
+def test_cover_crop_takes_the_centre() -> None:
     image = Image.new("RGB", (30, 10), "red")
     image.paste("blue", (10, 0, 20, 10))
-    cropped = short_side_crop(image, 10, Image.Resampling.LANCZOS)
+    cropped = cover_crop(image, (10, 10), Image.Resampling.LANCZOS)
     assert cropped.size == (10, 10)
     assert set(cropped.get_flattened_data()) == {(0, 0, 255)}
 

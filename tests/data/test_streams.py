@@ -1,11 +1,13 @@
 """Streamed shards: deterministic, resumable with the same workers, refused when ranks outnumber shards."""
 
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from r2r.data import ImageDataModule
+from r2r.data.samples import Sample
 from r2r.data.shards import is_streamed, shard_addresses
 from r2r.data.streams import Resampled, TrainStream
 from r2r.errors import DataError, InputError
@@ -26,6 +28,16 @@ def stream(address: str, **options) -> ImageDataModule:
     data = ImageDataModule(address, shuffle_buffer=8, **defaults | options)
     data.setup()
     return data
+
+
+class KeyView:
+    """Shows the key alone."""
+
+    def entries(self, samples: Iterable[Sample]) -> Iterator[Sample]:
+        return iter(samples)
+
+    def __call__(self, sample: Sample, place: int | None) -> dict[str, str]:
+        return {"key": sample.key}
 
 
 def keys(data: ImageDataModule, batches: int) -> list[list[str]]:
@@ -50,11 +62,8 @@ def test_a_stream_resumes_exactly(address: str, workers: int) -> None:
 
 
 def test_ranks_see_different_streams(address: str) -> None:
-    source = Resampled(shard_addresses(address, "train"), ["photo.png"], buffer=8)
-    ranks = [
-        [item["key"] for item in TrainStream(source, lambda sample, place: {"key": sample.key}, 2, 20, rank, 2)]
-        for rank in (0, 1)
-    ]
+    source = Resampled(shard_addresses(address, "train"), buffer=8)
+    ranks = [[item["key"] for item in TrainStream(source, KeyView(), 2, 20, rank, 2)] for rank in (0, 1)]
     assert len(ranks[0]) == len(ranks[1]) == 10
     assert ranks[0] != ranks[1]
 
@@ -76,7 +85,7 @@ def test_errors(address: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="epoch_samples=None"):
         stream(address, epoch_samples=None)
     with pytest.raises(DataError, match="more ranks than shards: 3 ranks, 2 shards"):
-        TrainStream(Resampled(["a", "b"]), lambda sample, place: {}, 1, 10, 0, 3)
+        TrainStream(Resampled(["a", "b"]), KeyView(), 1, 10, 0, 3)
     with pytest.raises(DataError, match=r"cannot stream pipe:cat .*gone"):
         stream(f"pipe:cat {tmp_path}/gone-{{split}}.tar 2>/dev/null")
     with pytest.raises(DataError, match=r"no \{split\}"):
