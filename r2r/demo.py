@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from r2r.data import ImageDataModule
     from r2r.data.samples import Sample
-    from r2r.metrics import Estimate
     from r2r.reporting import Comparison, Finding, Outputs, Page, Scene, Table
     from r2r.types import Images, PairedBatch
 
@@ -178,6 +177,7 @@ def scores(comparison: "Comparison", num_others: int) -> "Table":
 def findings(comparison: "Comparison") -> list["Finding"]:
     """What the scores support: the claims of the method with a verdict, the rest as it came out."""
     from r2r.reporting import Finding
+    from r2r.reporting.tables import signed
 
     change = comparison.change
     claims = {
@@ -194,8 +194,8 @@ def findings(comparison: "Comparison") -> list["Finding"]:
         "PSNR to the true photo twin, r2r minus input [dB].": change(PSNR_TWIN, R2R, INPUT),
         "SSIM to the true photo twin, r2r minus input.": change(SSIM_TWIN, R2R, INPUT),
     }
-    judged = [Finding(text, _signed(by), by is not None and by.sign == sign) for text, (by, sign) in claims.items()]
-    return judged + [Finding(text, _signed(by)) for text, by in stated.items()]
+    judged = [Finding(text, signed(by), by is not None and by.sign == sign) for text, (by, sign) in claims.items()]
+    return judged + [Finding(text, signed(by)) for text, by in stated.items()]
 
 
 def report(
@@ -286,13 +286,6 @@ def _save(images: list[Any], keys: list[str], folder: Path) -> list["Tensor"]:
     for image, key in zip(images, keys, strict=True):
         image.save(folder / f"{Path(key).name}.png")
     return [to_tensor(image) for image in images]
-
-
-def _signed(by: "Estimate | None") -> str:
-    from r2r.reporting import Column
-    from r2r.reporting.tables import three_figures
-
-    return Column("", three_figures([by.value] if by else []), changes=True).show(by)
 
 
 @verb("demo")

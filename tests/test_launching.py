@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from r2r.errors import InputError
-from r2r.launching import Job, Journal, Plan, device_count, device_ids, launch, read_jobs, resume
+from r2r.launching import Job, Journal, Plan, complete, device_count, device_ids, launch, read_jobs, resume
 from r2r.launching import pool as pool_module
 from r2r.launching.configs import make_job, write_config
 from r2r.launching.display import Board, tell_apart
@@ -295,3 +295,20 @@ def test_threads_of_a_job_are_its_share_of_the_cores(tmp_path: Path, monkeypatch
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     run(tmp_path, [job(tmp_path, 0, code)], ["cpu:0", "cpu:1"])
     assert (tmp_path / "0" / "log.txt").read_text() == "4 None\n"
+
+
+@pytest.mark.usefixtures("at_root")
+def test_complete_runs_what_is_not_done_and_refuses_other_settings(tmp_path: Path) -> None:
+    touch = "(folder / 'made').open('a').write('x')"
+    plans = [plan(tmp_path, number, touch, a={"b": number}) for number in range(3)]
+    assert [one.state for one in complete(tmp_path, plans[:1], devices=2)] == ["done"]
+    said: list[str] = []
+    ended = complete(tmp_path, plans, devices=2, work=lambda: said.append("half") or "half")
+    assert [(one.job, one.state) for one in ended] == [(1, "done"), (2, "done")] and said
+    assert complete(tmp_path, plans, devices=2) == []
+    assert [(tmp_path / str(number) / "made").read_text() for number in range(3)] == ["x", "x", "x"]
+    other = replace(plans[1], task={**plans[1].task, "a": {"b": 9}})
+    with pytest.raises(InputError, match=r"a\.b=1, now it is 9"):
+        complete(tmp_path, [plans[0], other], devices=2)
+    (tmp_path / "1" / "job.yaml").unlink()  # whoever removes a job wants it anew
+    assert [one.state for one in complete(tmp_path, [other], devices=1)] == ["done"]

@@ -10,7 +10,7 @@ from r2r.metrics import Estimate
 from r2r.reporting import Cell, Column, Finding, Table
 from r2r.reporting.comparison import EVALS, VERDICTS
 from r2r.reporting.score_records import numbers
-from r2r.reporting.tables import three_figures
+from r2r.reporting.tables import signed
 
 HOLDS, FAILS, OPEN = "holds", "fails", "not settled"
 FLOOR = "photos themselves"
@@ -57,17 +57,13 @@ def findings(scores: Scores, cfg: DictConfig) -> list[tuple[Finding, dict[str, A
     for claim in cfg.claims:
         for column in (each for each in claim.columns if each in scores.titles):
             change = scores.change(column, claim.after, claim.before)
-            verdict, names = (
-                judge(change, scores.column(column).better),
-                [scores.rows[claim[w]].name for w in ("after", "before")],
-            )
-            told = Column("", three_figures([change.value] if change else []), changes=True).show(change)
-            text = f"{claim.text}: {scores.titles[column]}, {names[0]} minus {names[1]}."
-            finding = Finding(text, f"{told}: {verdict}", {HOLDS: True, FAILS: False, OPEN: None}[verdict])
-            record = {"claim": claim.text, "after": claim.after, "before": claim.before, "column": column}
-            found.append(
-                (finding, record | {"title": scores.titles[column], "verdict": verdict, "change": numbers(change)})
-            )
+            verdict = judge(change, scores.column(column).better)
+            after, before = (scores.rows[claim[which]].name for which in ("after", "before"))
+            text = f"{claim.text}: {scores.titles[column]}, {after} minus {before}."
+            holds = {HOLDS: True, FAILS: False, OPEN: None}[verdict]
+            about = {"claim": claim.text, "after": claim.after, "before": claim.before, "column": column}
+            about |= {"title": scores.titles[column], "verdict": verdict, "change": numbers(change)}
+            found.append((Finding(text, f"{signed(change)}: {verdict}", holds), about))
     return found
 
 

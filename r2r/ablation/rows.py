@@ -112,7 +112,7 @@ def translation(cfg: DictConfig, row: Row, seed: int, output: Path, num_scenes: 
     """The translation of the held-out renders by one row, for one seed."""
     settings, needs = _translating(cfg, row, seed, output)
     settings |= {"input": str((output / "scenes" / "input").absolute()), **dict(row.translation)}
-    cost = num_scenes * evaluations(settings)
+    cost = num_scenes * (1 + evaluations(settings))  # one: encoding and decoding
     return Unit(place(row.key, seed), "translate", flat(settings), needs, num_scenes, cost)
 
 
@@ -123,9 +123,8 @@ def trade_off(cfg: DictConfig, row: Row, output: Path, num_scenes: int) -> Unit:
     axes = {name: list(cfg.trade_off[name]) for name in ("strength", "tac_ratio")}
     settings = {name: value for name, value in settings.items() if name not in (*axes, "batch_size")} | axes
     settings |= {"input": str(scenes / "input"), "num_figures": 1}
-    if (output / "scenes" / "some" / "target").is_dir():
-        settings |= {"target": str(scenes / "target")}
-    settings |= {"masks.garment": str(scenes / "garment")}
+    target = scenes / "target" if cfg.metrics.held_out else (output / "photos").absolute()
+    settings |= {"masks.garment": str(scenes / "garment"), "target": str(target)}
     cells = len(axes["strength"]) * len(axes["tac_ratio"])
     cost = num_scenes * sum(evaluations({**settings, "strength": s, "tac_ratio": 0}) for s in axes["strength"]) * 2
     overrides = [*flat(settings), "+metrics.detail={_target_: r2r.metrics.DetailSSIM}"]

@@ -59,6 +59,11 @@ def three_figures(values: Iterable[float]) -> int:
     return max(0, 2 - math.floor(math.log10(sizes[len(sizes) // 2]))) if sizes else 3
 
 
+def signed(change: Estimate | None) -> str:
+    """A change by itself, with its sign and its interval, in three figures; a dash for None."""
+    return Column("", three_figures([change.value] if change else []), changes=True).show(change)
+
+
 @dataclass(frozen=True)
 class Span:
     """Where an estimate lies within its column, in percent of the column's range."""

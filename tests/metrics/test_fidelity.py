@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from r2r.errors import InputError
-from r2r.metrics.fidelity import ms_ssim, psnr, ssim
+from r2r.metrics.fidelity import detail_ssim, ms_ssim, psnr, ssim
 
 
 @pytest.fixture
@@ -155,3 +155,31 @@ def test_images_too_small_are_refused() -> None:
 def test_brightness_around_grey_does_not_break_ssim() -> None:
     target = torch.zeros(1, 3, 16, 16)
     assert ssim(target + 0.02, target - 0.02).item() > 0.99
+
+
+def test_detail_is_structure_after_a_high_pass(pair: tuple[Tensor, Tensor]) -> None:
+    images, target = pair
+    high = [
+        side - np.stack([[ndimage.gaussian_filter(c, 3.0, mode="mirror", radius=10) for c in image] for image in side])
+        for side in ((each.double().numpy() + 1) / 2 for each in pair)
+    ]
+    for index in range(3):
+        expected = structural_similarity(
+            *(side[index] for side in high),
+            channel_axis=0,
+            data_range=1.0,
+            gaussian_weights=True,
+            use_sample_covariance=False,
+            full=True,
+        )[1].mean()
+        assert detail_ssim(images, target)[index].item() == pytest.approx(expected, abs=2e-3)
+
+
+def test_detail_forgets_brightness_and_keeps_texture() -> None:
+    texture = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(0)) - 0.5
+    other = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(1)) - 0.5
+    mask = torch.zeros(1, 1, 48, 48, dtype=torch.bool)
+    mask[..., :24, :] = True
+    assert detail_ssim(texture, texture + 0.4, mask).item() == pytest.approx(1.0, abs=1e-5)
+    assert ssim(texture, texture + 0.4, mask).item() < 0.95
+    assert abs(detail_ssim(texture, other, mask).item()) < 0.1

@@ -1,5 +1,6 @@
 """KID equals torchmetrics' polynomial MMD, is unbiased, and its bootstrap interval holds on Gaussians."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -7,6 +8,7 @@ from torchmetrics.image.kid import poly_mmd
 
 from r2r.errors import InputError
 from r2r.metrics.realism import kid, kid_difference, polynomial_kernel
+from r2r.metrics.statistics import interval, resample_counts
 
 
 def gaussians(n: int, shift: float = 0.0, seed: int = 0, d: int = 4) -> Tensor:
@@ -112,3 +114,34 @@ def test_reproducible_and_global_generator_untouched() -> None:
 def test_bad_sets_are_refused(source: Tensor, target: Tensor, paired: bool, message: str) -> None:
     with pytest.raises(InputError, match=message):
         kid(source, target, paired=paired)
+
+
+def test_runs_are_averaged_and_scenes_resampled_in_all_of_them_together() -> None:
+    """The mean over runs, and its interval, written out run by run and resample by resample in NumPy."""
+    runs, target = torch.stack([gaussians(12, 0.2 * seed, seed) for seed in range(3)]), gaussians(12, 0.5, 9)
+    found = kid(runs, target, paired=True, num_resamples=50, seed=4)
+    assert found.value == pytest.approx(np.mean([kid(run, target, paired=True).value for run in runs]), rel=1e-9)
+    assert found.n == 12
+    counts = resample_counts(12, 50, 4).numpy()
+    values = [np.mean([weighted_mmd(run.numpy(), target.numpy(), held) for run in runs]) for held in counts]
+    assert (found.low, found.high) == pytest.approx(interval(torch.tensor(values), 12, 0.95), rel=1e-9)
+
+
+def test_change_between_runs_is_the_mean_change() -> None:
+    after, before = (torch.stack([gaussians(10, shift, seed) for seed in range(2)]) for shift in (0.1, 0.9))
+    target = gaussians(10, seed=7)
+    changes = [kid_difference(a, b, target, paired=True).value for a, b in zip(after, before, strict=True)]
+    assert kid_difference(after, before, target, paired=True).value == pytest.approx(np.mean(changes), rel=1e-9)
+    assert kid_difference(after, before[0], target).sign == -1  # a single run serves as well
+
+
+def weighted_mmd(source: np.ndarray, target: np.ndarray, counts: np.ndarray) -> float:
+    """Squared MMD of the scenes drawn `counts` times, without pairs of one scene."""
+    drawn = np.repeat(np.arange(len(counts)), counts.astype(int))
+    pairs = [(i, j) for i in drawn for j in drawn if i != j]
+
+    def mean(left: np.ndarray, right: np.ndarray) -> float:
+        left, right = left.astype(float), right.astype(float)
+        return float(np.mean([(left[i] @ right[j] / left.shape[1] + 1) ** 3 for i, j in pairs]))
+
+    return mean(source, source) + mean(target, target) - 2 * mean(source, target)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from r2r.metrics import PSNR, SSIM, Backbone, kid, kid_difference, psnr, ssim
 from r2r.metrics.distances import FID, KID
 from r2r.metrics.features import FeatureCache
 from r2r.reporting import Comparison, Outputs, Scenes
+from r2r.reporting.measuring import Quantity
 
 KID_COLUMN, TEXTURE = "KID to photos (moments)", "SSIM to source in garment"
 SSIM_SOURCE, SSIM_TWIN, PSNR_TWIN = "SSIM to source", "SSIM to photo twin", "PSNR to photo twin [dB]"
@@ -354,3 +356,43 @@ def test_set_scores_leave_out_scenes_without_the_region(scenes: Scenes, mask: Te
 def test_masks_do_not_fit_a_target_of_other_scenes(scenes: Scenes) -> None:
     comparison = Comparison(replace(scenes, paired=False), [], scores())
     assert [column for column in comparison.columns if column.startswith("KID")] == [KID_COLUMN]
+
+
+def test_runs_of_a_method_are_averaged_scene_by_scene(scenes: Scenes, rendered: Tensor) -> None:
+    noise = torch.randn(3, *rendered.shape, generator=torch.Generator().manual_seed(1)) * 0.1
+    runs = [Outputs("seeds", list((rendered + each).clamp(-1, 1)), evals=10.0 + i) for i, each in enumerate(noise)]
+    together = Comparison(scenes, [runs, replace(runs[0], name="one")], scores(), batch_size=4)
+    apart = [Comparison(scenes, [run], scores(), batch_size=4) for run in runs]
+    each = np.array([comparison.methods["seeds"].per_image[TEXTURE] for comparison in apart])
+    assert together.methods["seeds"].per_image[TEXTURE] == pytest.approx(each.mean(0).tolist())
+    assert value(together, TEXTURE, "seeds") == pytest.approx(each.mean())
+    assert [found.value for found in together.spread(TEXTURE, "seeds")] == pytest.approx(each.mean(1).tolist())
+    kids = [value(comparison, KID_COLUMN, "seeds") for comparison in apart]
+    assert value(together, KID_COLUMN, "seeds") == pytest.approx(np.mean(kids))
+    assert together.estimate(KID_COLUMN, "seeds").n == 6
+    expected = np.mean(kids) - value(together, KID_COLUMN, "input")
+    assert together.change(KID_COLUMN, "seeds", "input").value == pytest.approx(expected)
+    assert together.change(TEXTURE, "one", "seeds").value == pytest.approx((each[0] - each.mean(0)).mean())
+    assert together.spread(TEXTURE, "one") == []
+    assert together.methods["seeds"].outputs.evals == 11.0
+
+
+def test_a_part_of_the_scenes_is_not_measured_anew(
+    comparison: Comparison, scenes: Scenes, methods: list[Outputs]
+) -> None:
+    part, places = comparison.only([1, 4, 5]), [1, 4, 5]
+    fewer = [Outputs(each.name, [each.images[place] for place in places]) for each in methods]
+    anew = Comparison(scenes.only(places), fewer, scores())
+    for column in (KID_COLUMN, TEXTURE, PSNR_TWIN):
+        assert part.estimate(column, "halfway") == anew.estimate(column, "halfway")
+        assert part.change(column, "twin", "halfway") == anew.change(column, "twin", "halfway")
+    assert part.scenes.keys == ["0001", "0004", "0005"]
+    assert len(comparison.scenes.keys) == 6 and comparison.estimate(TEXTURE, "halfway").n == 6
+
+
+def test_a_quantity_is_one_column(scenes: Scenes, methods: list[Outputs], comparison: Comparison) -> None:
+    wanted = {"a": Quantity(SSIM(), "source", "garment"), "b": Quantity(PSNR(), "target")}
+    few = Comparison(scenes, methods, wanted)
+    assert list(few.columns) == [TEXTURE, PSNR_TWIN]
+    assert few.estimate(TEXTURE, "halfway") == comparison.estimate(TEXTURE, "halfway")
+    assert few.methods["halfway"].features == {}

@@ -1,0 +1,116 @@
+"""Rows are data: what jobs they make, on which models, after what; and what cannot be made is refused."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from r2r.ablation.rows import Row, evaluations, model_of, read_rows, translation, units
+from r2r.ablation.work import levels
+from r2r.cli import CONF, compose
+from r2r.errors import InputError
+
+EXPERIMENTS = sorted(path.stem for path in (CONF / "ablation" / "experiment").glob("*.yaml"))
+
+
+def config(*overrides: str, experiment: str = "fashion_ablation") -> DictConfig:
+    return compose("ablation", [f"experiment={experiment}", "output=out", *overrides])
+
+
+def test_rows_of_the_issue_are_there() -> None:
+    rows = read_rows(config())
+    assert [row.name for row in rows.values()] == [
+        *["input (identity)", "autoencoder only", "SDEdit", "full", "no positive finetune"],
+        *["no negative embedding", "no TAC", "TAC on both halves"],
+    ]
+    assert rows["no_tac"].translation == {"tac_ratio": 0} and rows["no_tac"].embedding == "finetuned"
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_job_is_one_the_verbs_know(experiment: str, tmp_path: Path) -> None:
+    photos = ["photos=somewhere"] if experiment == "fashion_real" else []
+    cfg = config(*photos, "seeds=[3,4]", experiment=experiment)
+    for unit in units(cfg, read_rows(cfg), tmp_path, 5).values():
+        plan = unit.plan(tmp_path)
+        assert plan.module == f"r2r.{unit.verb}" and plan.folder == tmp_path / unit.name
+        if unit.verb == "train":
+            assert plan.task["paths"]["output_dir"] == str(plan.folder)
+            assert plan.task["seed"] == int(unit.name[5])
+        else:
+            assert plan.task["output"] == str(plan.folder)
+
+
+def test_jobs_rest_on_the_models_of_their_seed(tmp_path: Path) -> None:
+    cfg = config("seeds=[0,2]")
+    made = units(cfg, read_rows(cfg), tmp_path, 5)
+    assert len(made) == 2 * (3 + 7) - 1 + 1  # the autoencoder once, the sweep once
+    full = made["seed_2/full"].plan(tmp_path).task
+    assert full["model"] == str(tmp_path / "seed_2" / "positive" / "export")
+    assert full["negative_embedding"] == str(
+        tmp_path / "seed_2" / "negative_finetuned" / "export" / "rendered.safetensors"
+    )
+    assert full["seed"] == 2 and full["strength"] == cfg.translation.strength
+    assert made["seed_2/full"].needs == ("seed_2/positive", "seed_2/negative_finetuned")
+    base = made["seed_2/no_positive"].plan(tmp_path).task
+    assert base["model"] == "tiny" and "negative_base" in base["negative_embedding"]
+    assert made["seed_2/no_positive"].needs == ("seed_2/negative_base",)
+    embedding = made["seed_2/negative_finetuned"].plan(tmp_path).task
+    assert embedding["model"]["pretrained"] == full["model"] and embedding["name"] == "fashion_negative"
+    assert made["seed_0/sdedit"].plan(tmp_path).task["negative_embedding"] is None
+    assert "seed_2/autoencoder" not in made
+
+
+def test_only_what_rows_rest_on_is_trained(tmp_path: Path) -> None:
+    cfg = config("~rows.no_positive", "~rows.full", "~rows.no_tac", "~rows.both_halves", "full=sdedit", "claims=[]")
+    trained = [name for name, unit in units(cfg, read_rows(cfg), tmp_path, 5).items() if unit.verb == "train"]
+    assert trained == ["seed_0/positive"]
+
+
+def test_levels_follow_the_needs(tmp_path: Path) -> None:
+    cfg = config()
+    made = units(cfg, read_rows(cfg), tmp_path, 5)
+    steps = levels(made)
+    assert set(steps[0]) == {"seed_0/positive", "seed_0/negative_base", "seed_0/autoencoder"}
+    assert set(steps[1]) == {"seed_0/negative_finetuned", "seed_0/no_positive", "seed_0/sdedit", "seed_0/no_negative"}
+    assert [made[name].cost for name in steps[2]] == sorted((made[name].cost for name in steps[2]), reverse=True)
+
+
+def test_a_row_may_be_added_by_the_command_line(tmp_path: Path) -> None:
+    cfg = config("+rows.weak={name: weak, model: finetuned, translation: {strength: 0.25}}")
+    unit = translation(cfg, read_rows(cfg)["weak"], 0, tmp_path, 3)
+    assert unit.plan(tmp_path).task["strength"] == 0.25
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("+rows.x={model: finest}", "model=finest"),
+        ("+rows.x={modle: base}", "modle"),
+        ("+rows.x={model: none}", "input, x"),
+        ("full=fool", "full=fool"),
+    ],
+)
+def test_rows_that_cannot_be_made_are_refused(override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        read_rows(config(override))
+
+
+def test_settings_that_translation_does_not_know_are_refused(tmp_path: Path) -> None:
+    cfg = config("+rows.x={model: base, translation: {strenght: 1}}")
+    unit = translation(cfg, read_rows(cfg)["x"], 0, tmp_path, 3)
+    with pytest.raises(Exception, match="strenght"):
+        unit.plan(tmp_path)
+
+
+def test_cost_is_about_that_of_the_pipeline() -> None:
+    """The documented 58 evaluations of 16 steps at full strength are two more: steps that cannot change anything."""
+    demo = {"num_inference_steps": 16, "strength": 1.0, "guidance_scale": 7.5, "tac_ratio": 0.9}
+    assert evaluations(demo) == 62
+    assert evaluations({**demo, "strength": 0.0}) == 0
+    assert evaluations({**demo, "start": "noise", "tac_ratio": 0, "guidance_scale": 1}) == 16
+
+
+def test_models_by_name() -> None:
+    cfg = config("model=some/folder")
+    assert model_of(cfg, "base", 0, Path("out")) == ("some/folder", ())
+    assert Row("x", "x").model == "finetuned"

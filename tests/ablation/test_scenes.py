@@ -1,0 +1,68 @@
+"""Held-out scenes on disk: which are chosen, what is written, and that other ones are refused."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+from PIL import Image
+
+from r2r.ablation.scenes import HeldOut, held_out_scenes, spread
+from r2r.cli import compose
+from r2r.data.pictures import Masks, Pictures
+from r2r.errors import DataError, InputError
+
+
+def config(output: Path, *overrides: str) -> DictConfig:
+    fixed = [
+        "experiment=fashion_ablation",
+        f"output={output}",
+        "num_scenes=3",
+        "trade_off.num_scenes=2",
+        "resolution=32",
+    ]
+    return compose("ablation", [*fixed, *overrides])
+
+
+def test_scenes_are_written_once_and_kept(tmp_path: Path) -> None:
+    first = held_out_scenes(config(tmp_path), tmp_path)
+    assert len(first.names) == 3 and len(first.about) == 3
+    sources, masks = Pictures(first.paths("input")), Masks(first.paths("garment"))
+    assert sources[0].shape == (3, 32, 32) and masks[0].any() and not masks[0].all()
+    assert (sources[0] - Pictures(first.paths("target"))[0]).abs().mean() > 0.01
+    assert len(list((tmp_path / "scenes" / "some" / "input").iterdir())) == 2
+    mark = first.paths("input")[0]
+    Image.new("RGB", (32, 32)).save(mark)
+    again = held_out_scenes(config(tmp_path), tmp_path)
+    assert again.names == first.names and Pictures([mark])[0].max() == -1  # not written again
+
+
+@pytest.mark.parametrize("override", ["num_scenes=4", "resolution=64", "trade_off.num_scenes=3"])
+def test_other_scenes_are_refused(tmp_path: Path, override: str) -> None:
+    held_out_scenes(config(tmp_path), tmp_path)
+    with pytest.raises(InputError, match="other pictures"):
+        held_out_scenes(config(tmp_path, override), tmp_path)
+
+
+def test_half_written_scenes_are_written_anew(tmp_path: Path) -> None:
+    (tmp_path / ".scenes.partial" / "input").mkdir(parents=True)
+    (tmp_path / ".scenes.partial" / "input" / "stray.png").touch()
+    held_out_scenes(config(tmp_path), tmp_path)
+    assert len(list((tmp_path / "scenes" / "input").iterdir())) == 3
+
+
+def test_scenes_that_nothing_fits_are_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="nothing"):
+        held_out_scenes(config(tmp_path, "+where.category=nothing"), tmp_path)
+    assert not (tmp_path / "scenes").exists()
+
+
+def test_spread_takes_from_everywhere() -> None:
+    assert spread(range(10), 3) == [1, 5, 8]
+    assert spread(range(4), 4) == spread(range(4), None) == spread(range(4), 9) == [0, 1, 2, 3]
+    assert spread(range(4), 0) == []
+
+
+def test_groups_are_fields_with_several_values(tmp_path: Path) -> None:
+    about = [{"look": "a", "subject": "x"}, {"look": "b", "subject": "x"}, {"look": "a", "subject": "x"}]
+    held = HeldOut(tmp_path, ["1", "2", "3"], about)
+    assert held.groups(["look", "subject", "missing"]) == {"look: a": [0, 2], "look: b": [1]}
