@@ -1,8 +1,9 @@
 """How a stage is looked at: two kinds of cheap render, the photographic twin, and the flat view of a shop.
 
 The first three share meshes, textures, camera, room and the place of the key light. A *rasterised* render is shaded
-pixel by pixel without shadows, a *raytraced* one has hard shadows and light between surfaces; neither has a lens,
-wrinkled cloth, coloured light, a tone curve or noise. The photo has them all.
+pixel by pixel without shadows, a *raytraced* one has hard shadows and light between surfaces. Both are dim, as a preview
+is that no exposure is metered for, and neither has a lens, wrinkled cloth, coloured light, a tone curve or noise. The
+photo has them all.
 """
 
 from collections.abc import Callable
@@ -59,8 +60,8 @@ def rasterised(stage: Stage, cloth: Cloth, resolution: int) -> Film:
     normal = normal * np.where(normal[..., 2:] < 0, -1, 1)  # both sides of a surface are lit as the camera sees them
     key, view = stage.light_direction, np.array([0.0, 0.0, 1.0])
     half = (key + view) / np.linalg.norm(key + view)
-    lit = 0.25 + 0.55 * np.maximum(normal @ key, 0) + 0.3 * np.maximum(normal @ view, 0)
-    return _display(albedo * lit[..., None] + 0.04 * (np.maximum(normal @ half, 0) ** 24)[..., None])
+    lit = 0.14 + 0.3 * np.maximum(normal @ key, 0) + 0.16 * np.maximum(normal @ view, 0)
+    return _display(albedo * lit[..., None] + 0.02 * (np.maximum(normal @ half, 0) ** 24)[..., None])
 
 
 def raytraced(stage: Stage, cloth: Cloth, resolution: int) -> Film:
@@ -70,9 +71,9 @@ def raytraced(stage: Stage, cloth: Cloth, resolution: int) -> Film:
         "key": {
             "type": "directional",
             "direction": list(-stage.light_direction),
-            "irradiance": spectrum(np.full(3, 1.9)),
+            "irradiance": spectrum(np.full(3, 1.0)),
         },
-        "sky": {"type": "constant", "radiance": spectrum(np.full(3, 0.55))},
+        "sky": {"type": "constant", "radiance": spectrum(np.full(3, 0.28))},
     }
     return _display(trace(description, resolution, RAYTRACED_SPP, 0)[..., :3])
 

@@ -101,6 +101,7 @@ def test_foreign_folder_is_refused(studio: None, tmp_path: Path) -> None:
         (["output=x", "val_fraction=1.5"], "val_fraction=1.5 is not a share"),
         (["output=x", "views=5"], "views=5: a person has 2 to 4 views"),
         (["output=x", "subject=cat"], "subject=cat is none of garment, person, mixed"),
+        (["output=x", "layout=zip"], "layout=zip is none of shards, synfashion, viton_hd, deepfashion"),
         (["output=x", "workers=0"], "workers=0 is too small"),
         (["num_scenes=3"], "output is missing"),
     ],
@@ -116,8 +117,10 @@ def test_bad_words_exit_with_one_message(
 
 
 def test_overrides_become_settings() -> None:
-    settings, workers = parse_overrides(["output=a=b", "num_scenes=7", "val_fraction=0.5", "workers=3"])
-    assert (settings.output, settings.num_scenes, settings.val_fraction, workers) == ("a=b", 7, 0.5, 3)
+    words = ["output=a=b", "num_scenes=7", "val_fraction=0.5", "workers=3", "layout=viton_hd"]
+    settings, *others = parse_overrides(words)
+    assert (settings.output, settings.num_scenes, settings.val_fraction) == ("a=b", 7, 0.5)
+    assert others == [3, "viton_hd"]
 
 
 def test_help_needs_neither_mitsuba_nor_torch() -> None:
