@@ -24,7 +24,9 @@ from r2r.metrics import Backbone
 from r2r.metrics.weights import accelerator
 from r2r.types import Images
 
-CATEGORIES = ("t-shirt", "shirt", "trousers", "skirt", "dress", "shorts")
+CATEGORIES = (
+    "t-shirt", "shirt", "sweater", "hoodie", "tank top", "coat", "trousers", "skirt", "dress", "shorts",
+)  # fmt: skip
 TEXTURES = ("plain", "stripes", "plaid", "dots", "print", "lettering", "knit")
 SHIPPED = Path(__file__).parents[1] / "assets" / "features"
 
