@@ -1,5 +1,6 @@
 """The datamodule: batches of every kind, exact resume under Lightning, first-minute errors."""
 
+import json
 from itertools import islice
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
+from r2r.cli import build, compose
 from r2r.data import ImageDataModule
 from r2r.errors import DataError, InputError
 from tests.data.shard_writing import png, write_images, write_shard, write_studio
@@ -247,3 +249,47 @@ def test_folder_without_a_split_validates_on_a_fixed_part(tmp_path: Path) -> Non
     train, val = ({s.key for s in samples} for samples in (data.train_samples, data.val_samples))
     assert len(val) == 4 and not train & val and train | val == set(names)
     assert {s.key for s in module(tmp_path, layout="folder", val_fraction=0.2, seed=9).val_samples} == val
+
+
+def write_identities(root: Path, count: int = 20) -> Path:
+    """Shards without a validation split: three scenes of each identity."""
+    words = [json.dumps({"seed": 1, "identity": i}).encode() for i in range(count)]
+    return write_shard(
+        root / "train-0.tar",
+        {f"{i:03d}-{view}": {"photo.png": png(i), "json": words[i]} for i in range(count) for view in range(3)},
+    ).parent
+
+
+def test_a_hold_out_keeps_identities_together(tmp_path: Path) -> None:
+    data = module(write_identities(tmp_path), val_fraction=0.2)
+    train, val = ({sample.key[:3] for sample in samples} for samples in (data.train_samples, data.val_samples))
+    assert (len(train), len(val)) == (16, 4) and not train & val
+    assert (len(data.train_samples), len(data.val_samples)) == (48, 12)
+
+
+def test_halves_are_disjoint_identities_whatever_the_seed(tmp_path: Path) -> None:
+    root = write_identities(tmp_path)
+    halves = [
+        {sample.key for sample in module(root, half=half, seed=seed).train_samples}
+        for half, seed in (("first", 0), ("second", 1), (None, 2))
+    ]
+    assert not halves[0] & halves[1] and halves[0] | halves[1] == halves[2]
+    assert not {key[:3] for key in halves[0]} & {key[:3] for key in halves[1]}
+    assert all(15 < len(half) < 45 for half in halves[:2])
+    held = {tuple(sample.key for sample in module(root, half=half).val_samples) for half in ("first", "second", None)}
+    assert len(held) == 1  # whole for all of them
+    with pytest.raises(InputError, match=r"data\.half=third is unknown; use first, second, or null"):
+        module(root, half="third")
+    with pytest.raises(InputError, match=r"unknown data\.view 'pair'; known: image, pairs"):
+        module(root, view="pair")
+    with pytest.raises(InputError, match=r"data\.resolution=\[1, 2, 3\] is neither a number nor"):
+        module(root, resolution=[1, 2, 3])
+
+
+def test_the_two_domains_of_translation_show_other_scenes(studio: Path) -> None:
+    shown = []
+    for name in ("studio_photos", "studio_renders"):
+        data = build(compose("train", [f"data={name}", f"data.root={studio}", "data.batch_size=1"]).data)
+        data.setup()
+        shown.append({sample.key for sample in data.train_samples})
+    assert shown[0] and shown[1] and not shown[0] & shown[1]
