@@ -8,12 +8,13 @@ from jaxtyping import Float
 from r2r.pose import COCO_17
 from r2r.studio import body as bodies
 from r2r.studio.body import Girth
-from r2r.studio.dressing import EASE, Worn, wear
+from r2r.studio.dressing import wear
 from r2r.studio.head import hair_parts, head_of, head_parts
 from r2r.studio.people import Arm, Body, Person, Pose
 from r2r.studio.skeleton import SIDES, Points, Skeleton, pose_skeleton, rest_joints
-from r2r.studio.surfaces import Part
+from r2r.studio.surfaces import Part, ramp
 from r2r.studio.wardrobe import Garment
+from r2r.studio.worn import EASE, Worn, hidden_above
 
 TUCKED = ("t-shirt", "shirt", "tank top")
 """Tops that are worn inside of a skirt."""
@@ -56,14 +57,17 @@ def _dress(body: Body, garments: tuple[Garment, ...]) -> list[Worn]:
         worn[index] = wear(garment, body, bodies.torso_girth(body) if tucked else under, tucked)
         if garment.slot == "lower":
             under = _over(under, worn[index].outside, 0.6 * body.stature)
+    hems = [item.end for item in worn.values() if item.end is not None]
+    if hems:
+        worn = {i: hidden_above(item, hems[0]) if garments[i].slot == "lower" else item for i, item in worn.items()}
     return [worn[index] for index in range(len(garments))]
 
 
 def _over(inner: Girth, outer: Girth, top: float) -> Girth:
-    """The larger of both below the height `top`, the inner one above."""
+    """The larger of both below the height `top`, and softly the inner one above."""
     y = np.linspace(min(inner.y[0], outer.y[0]), inner.y[-1], 320)
-    pairs = zip(inner.at(y), outer.at(y), strict=True)
-    return Girth(y, *(np.where(y < top, np.maximum(a, b), a) for a, b in pairs))
+    share = 1 - ramp(y, top - 0.03, top + 0.08)
+    return Girth(y, *(a + share * np.maximum(b - a, 0) for a, b in zip(inner.at(y), outer.at(y), strict=True)))
 
 
 def _envelope(girth: Girth, worn: list[Worn]) -> Girth:
@@ -117,7 +121,7 @@ def _skin(body: Body, worn: list[Worn], outside: Girth, skeleton: Skeleton) -> l
     if sleeve is not None:
         keep = (np.abs(torso.vertices[:, 0])[torso.faces] < half + 0.03).any(1)
         torso = replace(torso, faces=torso.faces[keep])
-    pieces = [("torso", torso)]
+    pieces = [("vest" if sleeve is None else "torso", torso)]
     pieces += [("head", part) for part in head_parts(head)]
     behind = float(outside.at(np.array([0.72 * body.stature]))[2][0])
     pieces += [("hair", part) for part in hair_parts(head, behind)]
@@ -125,7 +129,7 @@ def _skin(body: Body, worn: list[Worn], outside: Girth, skeleton: Skeleton) -> l
         start = -1.0 if sleeve is None else sleeve - 0.045
         pieces.append((f"{side} arm", bodies.arm_skin(body, side, start)))
         pieces += [(f"{side} arm", part) for part in bodies.hand(body, side)]
-        top = 0.47 * body.stature if skirted else min(hem + 0.05, 0.46 * body.stature)
+        top = 0.44 * body.stature if skirted else min(hem + 0.05, 0.46 * body.stature)
         pieces.append((f"{side} leg", bodies.leg_skin(body, side, top)))
         pieces += [(f"{side} leg", part) for part in bodies.shoe(body, side)]
     return [replace(part, vertices=skeleton.deform(part.vertices, region)) for region, part in pieces]
@@ -139,7 +143,7 @@ def _cloth(body: Body, garments: tuple[Garment, ...], worn: list[Worn], skeleton
         ease = EASE[garments[index].category]
         for cloth in item.cloths:
             points = skeleton.deform(cloth.part.vertices, cloth.region)
-            if cloth.region == "torso" and cloth.part.material != "button":
+            if cloth.region in ("torso", "vest") and cloth.part.material != "button":
                 points = columns.keep_out(points, ease + cloth.lift)
             parts.append(replace(cloth.part, vertices=points, garment=index))
     return parts
@@ -180,7 +184,7 @@ def _columns(body: Body, worn: list[Worn], skeleton: Skeleton) -> Columns:
     angle = np.arange(cols) * 2 * np.pi / cols
     direction = np.stack([np.cos(angle), np.sin(angle)])
     height = np.linspace(0.05, 0.5, 40) * s
-    radius = bodies.leg_radius(body, height)
+    radius = bodies.leg_radius(body, height) * (1 - 0.25 * ramp(height, 0.465 * s, 0.51 * s))
     covered = [cloth.part for item in worn for cloth in item.cloths if cloth.region == "left trouser"]
     if covered:
         radius = np.maximum(radius, _widths(covered[0], height, 0.052 * s))

@@ -21,8 +21,8 @@ SKULL = np.array([
     (-1.00, 0.000, 0.250, 0.250), (-0.985, 0.075, 0.320, 0.170), (-0.93, 0.135, 0.352, 0.080),
     (-0.82, 0.195, 0.368, -0.020), (-0.65, 0.248, 0.376, -0.080), (-0.45, 0.284, 0.382, -0.150),
     (-0.2, 0.308, 0.384, -0.290), (0.05, 0.322, 0.380, -0.400), (0.3, 0.330, 0.386, -0.450),
-    (0.55, 0.316, 0.350, -0.440), (0.75, 0.268, 0.270, -0.370), (0.9, 0.182, 0.160, -0.260), (0.97, 0.104, 0.070, -0.160),
-    (1.0, 0.0, -0.040, -0.040),
+    (0.55, 0.316, 0.350, -0.440), (0.75, 0.268, 0.270, -0.370), (0.9, 0.182, 0.160, -0.260),
+    (0.97, 0.104, 0.070, -0.160), (1.0, 0.0, -0.040, -0.040),
 ])  # fmt: skip
 EYE_X, EYE_V = 0.138, 0.02
 STYLES = {
@@ -72,10 +72,11 @@ class Head:
         width, front, back = self.profile(v)
         middle, depth = (front + back) / 2, (front - back) / 2
         cos, sin = np.cos(angle), np.sin(angle)
-        x, z = (width + lift) * cos, middle + (depth + lift) * sin
+        up = np.clip(v, 0, 1)  # outwards is sideways below the temples, upwards at the crown
+        aside = lift * np.sqrt(1 - up**2)
+        x, z = (width + aside) * cos, middle + (depth + aside) * sin
         z = z + np.where(sin > 0, self.relief(x, v) * smooth(3 * sin), 0.0)
-        y = v * 0.5 + lift * np.clip(v, 0, 1) ** 3
-        return self.place(x, y, z)
+        return self.place(x, v * 0.5 + lift * up, z)
 
     def front(self, x: Grid, v: Grid, lift: Grid | float = 0.0) -> Ring:
         """Points of the face, in metres, by how far from the middle they are."""
@@ -100,7 +101,7 @@ class Head:
 
 def head_of(body: Body) -> Head:
     """The head at rest; sizes of heads vary less than statures."""
-    size = 0.131 * (0.55 * body.stature + 0.45 * 1.72) * (1 + 0.015 * body.build)
+    size = 0.136 * (0.55 * body.stature + 0.45 * 1.72) * (1 + 0.015 * body.build)
     return Head(body, size, np.array([0.0, body.stature - size / 2, 0.012 * body.stature]))
 
 
@@ -131,8 +132,8 @@ def _ear(head: Head, sign: int) -> list[Part]:
 def _eye(head: Head, sign: int) -> list[Part]:
     x, v = np.array([[sign * EYE_X]]), np.array([[EYE_V]])
     at = head.front(x, v)[0, 0]
-    white = _ellipsoid(head, at + head.size * np.array([0, 0, -0.006]), (0.062, 0.030, 0.022), "eye")
-    iris = _ellipsoid(head, at + head.size * np.array([0, 0.001, 0.007]), (0.027, 0.028, 0.011), "iris")
+    white = _ellipsoid(head, at + head.size * np.array([0, 0, -0.006]), (0.055, 0.025, 0.020), "eye")
+    iris = _ellipsoid(head, at + head.size * np.array([0, 0.001, 0.007]), (0.028, 0.025, 0.011), "iris")
     across = np.linspace(-0.078, 0.078, 14)[None, :]
     up = np.linspace(0, 1, 4)[:, None]
     arch = 0.038 * np.sqrt(np.maximum(1 - (across / 0.08) ** 2, 0)) * 2
@@ -237,15 +238,16 @@ def _curtain(head: Head, behind: float) -> Part:
         if not long
         else -(1.1 + body.hair_length / head.size * 2.0)
     )
-    v = 0.35 + (low - 0.35) * t
-    open_front = 0.62 + 0.16 * smooth((v + 0.2) / -0.7) + (1.15 * smooth((-v - 0.95) / 0.5) if long else 0.0)
+    v = 0.7 + (low - 0.7) * t
+    open_front = 0.98 - 0.1 * smooth((0.3 - v) / 0.8) + (1.15 * smooth((-v - 0.95) / 0.5) if long else 0.0)
     u = np.linspace(0, 1, cols)[None, :]
     angle = np.pi / 2 + open_front + (2 * np.pi - 2 * open_front) * u
     thick = STYLES[body.hair_style] * (0.9 + 0.5 * body.hair_volume)
     width, front, back = head.profile(np.maximum(v, -0.15))
-    width = width + thick * 0.9
+    near = smooth((0.75 - v) / 0.45)  # under the hair of the scalp
+    width = width + thick * (0.95 * near - 0.1)
     hang = smooth((-v - 0.9) / 0.8)
-    depth = (front - back) / 2 + thick
+    depth = (front - back) / 2 + thick * (near - 0.1)
     back_edge = (front + back) / 2 - depth
     if long:
         back_edge = back_edge * (1 - hang) + hang * np.minimum(back_edge, -(behind + 0.02 + head.centre[2]) / head.size)

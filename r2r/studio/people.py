@@ -1,6 +1,7 @@
 """Who is in a scene: bodies (one identity each), poses, and what they wear.
 
-A body is a handful of proportions, colours and styles; a pose a handful of joint angles; `figure.py` makes meshes of both.
+A body is a handful of proportions, colours and styles; a pose a handful of joint angles; `figure.py` makes meshes of
+both.
 """
 
 from dataclasses import dataclass, replace
@@ -63,7 +64,7 @@ class Body:
         return {
             "skin": self.skin,
             "lip": _colour(lip),
-            "eye": (0.92, 0.91, 0.89),
+            "eye": _colour(0.42 * np.array([0.92, 0.91, 0.89]) + 0.42 * np.array(self.skin)),
             "iris": self.eyes,
             "brow": _colour(brow),
             "hair": self.hair,
@@ -74,7 +75,10 @@ class Body:
 
 @dataclass(frozen=True)
 class Arm:
-    """Degrees: `spread` from hanging to sideways, `swing` forwards, `twist` inwards, and the bends of elbow and wrist."""
+    """Degrees: `spread` from hanging to sideways, `swing` forwards, `twist` inwards, bends of `elbow` and `wrist`.
+
+    `turn` is that of the forearm about itself.
+    """
 
     spread: float = 9.0
     swing: float = 0.0
@@ -166,10 +170,10 @@ def sample_pose(rng: np.random.Generator) -> Pose:
     pose = replace(
         pose,
         kind=kind,
-        head_turn=_normal(rng, 0, 12, 30),
-        head_tilt=pose.head_tilt + _normal(rng, 0, 3.5, 8),
-        head_nod=_normal(rng, 1, 4, 9),
-        lean=_normal(rng, 1, 1.5, 4),
+        head_turn=_normal(rng, 0.0, 12.0, 30.0),
+        head_tilt=pose.head_tilt + _normal(rng, 0.0, 3.5, 8.0),
+        head_nod=_normal(rng, 1.0, 4.0, 9.0),
+        lean=_normal(rng, 1.0, 1.5, 4.0),
     )
     return mirrored(pose) if rng.random() < 0.5 else pose
 
@@ -209,7 +213,7 @@ def _standing(rng: np.random.Generator) -> Pose:
         right_arm=_hanging(rng),
         left_leg=Leg(0.0, uniform(rng, 1.5, 7.0), uniform(rng, 3.0, 14.0)),
         right_leg=Leg(0.0, uniform(rng, 1.5, 7.0), uniform(rng, 3.0, 14.0)),
-        twist=_normal(rng, 0, 4, 9),
+        twist=_normal(rng, 0.0, 4.0, 9.0),
     )
 
 
@@ -262,7 +266,7 @@ def _folded(rng: np.random.Generator) -> Pose:
 
 
 def _raised(rng: np.random.Generator) -> Pose:
-    up = Arm(uniform(rng, 95.0, 150.0), uniform(rng, 5.0, 20.0), uniform(rng, -30.0, 0.0), uniform(rng, 15.0, 70.0))
+    up = Arm(uniform(rng, 80.0, 125.0), uniform(rng, 5.0, 20.0), uniform(rng, -95.0, -50.0), uniform(rng, 35.0, 95.0))
     base = _contrapposto(rng) if rng.random() < 0.5 else _standing(rng)
     return replace(base, left_arm=up)
 
@@ -286,7 +290,7 @@ def _normal(rng: np.random.Generator, mean: float, deviation: float, limit: floa
 
 
 def _spread(rng: np.random.Generator, deviation: float) -> float:
-    return _normal(rng, 0, deviation, 1)
+    return _normal(rng, 0.0, deviation, 1.0)
 
 
 def _colour(values: np.ndarray) -> Colour:

@@ -48,14 +48,14 @@ class Bend:
 def rest_joints(body: Body) -> dict[str, Vector]:
     """Joints at rest, the sole at y = 0."""
     s = body.stature
-    at = {
+    at: dict[str, tuple[float, float, float] | Vector] = {
         "pelvis": (0.0, 0.53, 0.0), "lumbar": (0.0, 0.605, 0.0), "chest": (0.0, 0.7, 0.0),
         "neck": (0.0, 0.852, -0.004), "head": (0.0, 0.888, 0.004),
     }  # fmt: skip
-    shoulder = 0.099 + 0.007 * body.build + 0.005 * body.shoulders
+    shoulder = 0.095 + 0.007 * body.build + 0.005 * body.shoulders
     for name, side in SIDES.items():
         down = np.array([side, -1.0, 0.0]) / np.sqrt(2)
-        top = np.array([side * shoulder, 0.793, -0.004])
+        top = np.array([side * shoulder, 0.787, -0.004])
         at[f"{name} shoulder"], at[f"{name} elbow"] = top, top + UPPER_ARM * down
         at[f"{name} wrist"] = top + (UPPER_ARM + FOREARM) * down
         at[f"{name} hip"] = (side * 0.052, 0.52, 0.0)
@@ -78,7 +78,7 @@ class Skeleton:
     lift: Vector
 
     def deform(self, points: Points, region: str) -> Points:
-        """Points at rest, posed. `region`: torso, head, hair, {left,right} {arm,leg,trouser}."""
+        """Points at rest, posed; `region`: torso, vest (heeds no arm), head, hair, or a side's arm, leg or trouser."""
         posed = points
         for bend in self.chains[region]:
             posed = bend(posed, points)
@@ -135,6 +135,7 @@ def _chains(body: Body, pose: Pose, rest: dict[str, Vector], drops: dict[str, fl
     shoulders = [_shrug(rest, side, getattr(pose, f"{side}_arm"), s) for side in SIDES]
     chains = {
         "torso": [*neck, *shoulders, *spine, *root],
+        "vest": [*neck, *spine, *root],
         "head": [*stiff_neck, *stiff_spine, *root],
         "hair": [*loose_neck, *stiff_spine, *root],
     }
