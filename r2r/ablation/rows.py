@@ -52,7 +52,7 @@ class Unit:
     overrides: list[str]
     needs: tuple[str, ...] = ()
     total: int = 1
-    cost: float = 1.0
+    cost: int = 1
 
     def plan(self, output: Path) -> Plan:
         """The job as the launcher takes it. Raises InputError for settings that the verb does not know."""
@@ -144,7 +144,7 @@ def model_of(cfg: DictConfig, which: str, seed: int, output: Path) -> tuple[str,
     return str((output / made / "export").absolute()), (made,)
 
 
-def evaluations(settings: Mapping[str, Any]) -> float:
+def evaluations(settings: Mapping[str, Any]) -> int:
     """About how many U-Net evaluations a picture costs, for the time left: inversion, guidance halves, source row."""
     steps = int(settings["num_inference_steps"] * settings["strength"])
     injected = int(steps * settings["tac_ratio"])
@@ -171,7 +171,7 @@ def _training(cfg: DictConfig, half: str, seed: int, name: str, model: str, need
     overrides = [*cfg.recipes[half], *flat(common), *flat(settings)]
     config = compose("train", overrides)
     steps = int(config.trainer.max_steps)
-    return Unit(name, "train", overrides, needs, steps, 3.0 * steps * config.data.batch_size)
+    return Unit(name, "train", overrides, needs, steps, 3 * steps * int(config.data.batch_size))
 
 
 def _quoted(folder: Path) -> str:

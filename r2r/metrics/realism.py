@@ -26,7 +26,7 @@ from torch import Tensor
 from r2r.errors import InputError
 from r2r.metrics.statistics import Estimate, interval, resample_counts
 
-Features = Float[Tensor, "*runs _ _"]  # (images, features), or (runs, images, features); checked with a message
+Features = Float[Tensor, "... _ _"]  # (images, features), or (runs, images, features); checked with a message
 Counts = Float[Tensor, "r _"]
 
 

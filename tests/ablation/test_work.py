@@ -26,7 +26,7 @@ def test_counts_pictures_and_steps(tmp_path: Path) -> None:
 def test_tells_the_share_and_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(work.time, "monotonic", lambda: now[0])
-    units = [Unit("a", "translate", [], total=4, cost=300.0), Unit("b", "translate", [], total=1, cost=100.0)]
+    units = [Unit("a", "translate", [], total=4, cost=300), Unit("b", "translate", [], total=1, cost=100)]
     progress = Progress(units, tmp_path)
     assert progress() == "0% of the work"
     (tmp_path / "a").mkdir()
