@@ -55,7 +55,7 @@ def test_the_mirror_swaps_sides() -> None:
     openpose = coco_to_openpose(person())
     openpose[4] = 0
     other = mirrored(openpose, 60)
-    assert (mirrored(other, 60) == openpose).all()
+    assert np.allclose(mirrored(other, 60), openpose)
     left, right = OPENPOSE_18.index("left_ankle"), OPENPOSE_18.index("right_ankle")
     assert other[left].tolist() == [60 - openpose[right, 0], openpose[right, 1], 2]
     assert not other[OPENPOSE_18.index("left_wrist")].any()
@@ -76,7 +76,7 @@ def test_a_skeleton_passes_through_its_keypoints() -> None:
         assert v == 0 or picture[int(y), int(x)].any()
     only_forearm = np.zeros((18, 3))
     only_forearm[3:5] = [[10.5, 10.5, 2], [10.5, 40.5, 1]]
-    picture = draw_skeleton(only_forearm, 60, 80, thickness=3)
+    picture = draw_skeleton(only_forearm, 60, 80, thickness=3.0)
     rows, columns = np.nonzero(picture.any(axis=2))
     assert (rows.min(), rows.max()) == (9, 41) and (columns.min(), columns.max()) == (9, 11)
     assert not draw_skeleton(np.zeros((18, 3)), 60, 80).any()
