@@ -12,7 +12,7 @@ from r2r.studio.people import Body
 from r2r.studio.skeleton import FOREARM, UPPER_ARM, arm_axes, rest_joints
 from r2r.studio.surfaces import Part, grid_part
 
-Line = Float[np.ndarray, "*n"]
+Line = Float[np.ndarray, "..."]
 Ring = Float[np.ndarray, "rows cols 3"]
 
 # height, then half width, front and back (feminine), half width, front and back (masculine)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from r2r.studio import garments as flat
-from r2r.studio.body import Girth, leg_forward, leg_radius, outward
+from r2r.studio.body import Girth, Line, leg_forward, leg_radius, outward
 from r2r.studio.garments import TURN, GarmentShape
 from r2r.studio.people import Body
 from r2r.studio.skeleton import rest_joints
@@ -45,17 +45,17 @@ def wear_trousers(shape: GarmentShape, body: Body, under: Girth) -> Worn:
         sides.front + 0.6 * shape.fold_height,
         sides.back + 0.6 * shape.fold_height,
     )
-    point = np.array([0.008, waist - 0.02 * s, float(sides.at(np.array(waist))[1]) + 0.006])
+    point = np.array([0.008, waist - 0.02 * s, float(sides.at(np.array([waist]))[1][0]) + 0.006])
     button = ball((float(point[0]), float(point[1]), float(point[2])), (0.009, 0.009, 0.004))
     cloths.append(Cloth(outward(button), "torso"))
     return Worn(cloths, outside, hem=hem)
 
 
-def trouser_radius(shape: GarmentShape, body: Body, plain: Tube, y: Grid, ends: tuple[float, float]) -> Grid:
+def trouser_radius(shape: GarmentShape, body: Body, plain: Tube, y: Line, ends: tuple[float, float]) -> Line:
     """Radius of a trouser leg at heights y."""
-    t = np.clip((y - ends[0]) / (ends[1] - ends[0]), 0, 1)
+    t = np.clip((y - ends[0]) / (ends[1] - ends[0]), 0, 1).reshape(-1, 1)
     outer, inner = (plain.place(sign * np.ones_like(t), np.zeros_like(t), t)[0] for sign in (1.0, -1.0))
-    loose = np.abs(outer - inner) * grade(body) / np.pi
+    loose = np.abs(outer - inner).reshape(y.shape) * grade(body) / np.pi
     return np.maximum(np.minimum(loose, 0.068 * body.stature), leg_radius(body, y) + EASE[shape.category])
 
 
@@ -88,8 +88,8 @@ def wear_skirt(shape: GarmentShape, body: Body, under: Girth) -> Worn:
         return flat.curve(t, [-0.15, 0.55, 1.0], [wide[1] * 1.05, sum(wide) / 2 + 0.015, wide[0]])
 
     low = resampled(under, min(hem, float(under.y[0])))
-    t = np.clip((low.y - hem) / (waist - hem), 0, 1)
-    sides = eased(low, 4.3 * s * half_width(t), EASE["skirt"] + 0.006, 0.2)
+    t = np.clip((low.y - hem) / (waist - hem), 0, 1)[:, None]
+    sides = eased(low, 4.3 * s * half_width(t)[:, 0], EASE["skirt"] + 0.006, 0.2)
 
     def place(cos: Grid, sin: Grid, t: Grid) -> tuple[Grid, Grid, Grid]:
         sag = 0.02 * (1 - t) * (cos**2 - 0.4 * (sin > 0))

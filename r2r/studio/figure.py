@@ -11,8 +11,8 @@ from r2r.studio.body import Girth
 from r2r.studio.dressing import wear
 from r2r.studio.head import hair_parts, head_of, head_parts
 from r2r.studio.people import Arm, Body, Person, Pose
-from r2r.studio.skeleton import SIDES, Points, Skeleton, pose_skeleton, rest_joints
-from r2r.studio.surfaces import Part, ramp
+from r2r.studio.skeleton import SIDES, Points, Skeleton, pose_skeleton, rest_joints, rise
+from r2r.studio.surfaces import Part
 from r2r.studio.wardrobe import Garment
 from r2r.studio.worn import EASE, Worn, hidden_above
 
@@ -66,7 +66,7 @@ def _dress(body: Body, garments: tuple[Garment, ...]) -> list[Worn]:
 def _over(inner: Girth, outer: Girth, top: float) -> Girth:
     """The larger of both below the height `top`, and softly the inner one above."""
     y = np.linspace(min(inner.y[0], outer.y[0]), inner.y[-1], 320)
-    share = 1 - ramp(y, top - 0.03, top + 0.08)
+    share = 1 - rise(y, top - 0.03, top + 0.08)
     return Girth(y, *(a + share * np.maximum(b - a, 0) for a, b in zip(inner.at(y), outer.at(y), strict=True)))
 
 
@@ -184,7 +184,7 @@ def _columns(body: Body, worn: list[Worn], skeleton: Skeleton) -> Columns:
     angle = np.arange(cols) * 2 * np.pi / cols
     direction = np.stack([np.cos(angle), np.sin(angle)])
     height = np.linspace(0.05, 0.5, 40) * s
-    radius = bodies.leg_radius(body, height) * (1 - 0.25 * ramp(height, 0.465 * s, 0.51 * s))
+    radius = bodies.leg_radius(body, height) * (1 - 0.25 * rise(height, 0.465 * s, 0.51 * s))
     covered = [cloth.part for item in worn for cloth in item.cloths if cloth.region == "left trouser"]
     if covered:
         radius = np.maximum(radius, _widths(covered[0], height, 0.052 * s))

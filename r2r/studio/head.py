@@ -10,11 +10,10 @@ from jaxtyping import Float
 
 from r2r.studio.body import Line, Ring, outward, solid, spline
 from r2r.studio.people import Body
-from r2r.studio.skeleton import smooth
+from r2r.studio.skeleton import Points, Vector, smooth
 from r2r.studio.surfaces import Part, ball, grid_part
 
-Grid = Float[np.ndarray, "rows cols"]
-Vector = Float[np.ndarray, "3"]
+Grid = Float[np.ndarray, "..."]
 
 # height, half width, front, back
 SKULL = np.array([
@@ -67,7 +66,7 @@ class Head:
         chin = 0.018 * bump(0.0, -0.87, 0.1, 0.09)
         return bridge + wings + sockets + brow + cheek + mouth + chin
 
-    def surface(self, angle: Grid, v: Grid, lift: Grid | float = 0.0) -> Ring:
+    def surface(self, angle: Grid, v: Grid, lift: Grid | float = 0.0) -> Points:
         """Points of the head at rest, in metres; `angle` pi / 2 is the front; `lift` moves them outwards."""
         width, front, back = self.profile(v)
         middle, depth = (front + back) / 2, (front - back) / 2
@@ -78,14 +77,14 @@ class Head:
         z = z + np.where(sin > 0, self.relief(x, v) * smooth(3 * sin), 0.0)
         return self.place(x, v * 0.5 + lift * up, z)
 
-    def front(self, x: Grid, v: Grid, lift: Grid | float = 0.0) -> Ring:
+    def front(self, x: Grid, v: Grid, lift: Grid | float = 0.0) -> Points:
         """Points of the face, in metres, by how far from the middle they are."""
         width, front, back = self.profile(v)
         sin = np.sqrt(np.maximum(1 - (x / np.maximum(width, 1e-6)) ** 2, 0))
         z = (front + back) / 2 + (front - back) / 2 * sin + self.relief(x, v) * smooth(3 * sin) + lift
         return self.place(x, v * 0.5, z)
 
-    def place(self, x: Grid | float, y: Grid | float, z: Grid | float) -> Ring:
+    def place(self, x: Grid | float, y: Grid | float, z: Grid | float) -> Points:
         """From shares of the head's height to metres at rest."""
         return self.centre + self.size * np.stack(np.broadcast_arrays(x, y, z), -1)
 
@@ -117,7 +116,7 @@ def head_parts(head: Head) -> list[Part]:
     return [*parts, *_lips(head)]
 
 
-def _ellipsoid(head: Head, at: Ring, axes: tuple[float, float, float], material: str) -> Part:
+def _ellipsoid(head: Head, at: Vector, axes: tuple[float, float, float], material: str) -> Part:
     x, y, z = (float(value) for value in at)
     a, b, c = (head.size * axis for axis in axes)
     part = outward(ball((x, y, z), (a, b, c), material))

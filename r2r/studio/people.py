@@ -32,9 +32,10 @@ SHOE_TONES = ((236, 234, 230), (34, 33, 35), (88, 56, 38), (150, 108, 70), (44, 
 class Body:
     """One identity.
 
-    `stature` in metres; `build` runs from -1 (feminine) over 0 to 1 (masculine); `girth`, `shoulders`, `hips`, `waist`
-    and `legs` are deviations of about [-1, 1] from what is usual for that build; colours are sRGB in [0, 1].
-    `hair_length` in metres below the ears and `hair_volume` in [0, 1] only matter to some of HAIR_STYLES.
+    `stature` in metres; `build` runs from -1 (feminine) over 0 to 1 (masculine); `girth`, `shoulders`, `hips` and
+    `waist` are deviations in [-1, 1] from what is usual for that build, `face` is how wide it is; colours are sRGB in
+    [0, 1]. `hair_length` in metres beyond the jaw and `hair_volume` in [0, 1] only matter to some of
+    HAIR_STYLES, as does `fringe`, which falls over the forehead above 0.55.
     """
 
     stature: float
@@ -43,7 +44,6 @@ class Body:
     shoulders: float
     hips: float
     waist: float
-    legs: float
     face: float
     skin: Colour
     hair_style: str
@@ -145,7 +145,6 @@ def sample_body(rng: np.random.Generator) -> Body:
         shoulders=_spread(rng, 0.4),
         hips=_spread(rng, 0.4),
         waist=_spread(rng, 0.4),
-        legs=_spread(rng, 0.4),
         face=_spread(rng, 0.5),
         skin=shade(SKIN_TONES[tone], rng, 0.02),
         hair_style=str(rng.choice(HAIR_STYLES, p=styles / styles.sum())),

@@ -14,8 +14,8 @@ from jaxtyping import Float
 
 from r2r.studio.people import Arm, Body, Leg, Pose
 
-Points = Float[np.ndarray, "*n 3"]
-Weight = Float[np.ndarray, "*n"]
+Points = Float[np.ndarray, "... 3"]
+Weight = Float[np.ndarray, "..."]
 Matrix = Float[np.ndarray, "3 3"]
 Vector = Float[np.ndarray, "3"]
 
@@ -232,9 +232,14 @@ def smooth(x: Weight) -> Weight:
     return x * x * (3 - 2 * x)
 
 
+def rise(x: Weight, low: float, high: float) -> Weight:
+    """Smoothly from 0 at `low` to 1 at `high`."""
+    return smooth((x - low) / (high - low))
+
+
 def height(low: float, high: float) -> Callable[[Points], Weight]:
     """0 at height `low`, 1 at `high`."""
-    return lambda points: smooth((points[..., 1] - low) / (high - low))
+    return lambda points: rise(points[..., 1], low, high)
 
 
 def along(centre: Vector, axis: Vector, reach: float) -> Callable[[Points], Weight]:

@@ -8,7 +8,7 @@ from r2r.studio import garments as flat
 from r2r.studio.body import Girth, Line, arm_radius, outward, torso_girth
 from r2r.studio.garments import FRONT, TURN, GarmentShape
 from r2r.studio.people import Body
-from r2r.studio.skeleton import arm_axes, rest_joints, smooth
+from r2r.studio.skeleton import arm_axes, rest_joints, rise, smooth
 from r2r.studio.surfaces import Grid, Part, Tube, grid_part, ramp
 from r2r.studio.worn import EASE, WAIST, Cloth, Worn, creases, eased, grade, joined_folds, resampled, trimmed, tube_mesh
 
@@ -21,7 +21,7 @@ def _shoulder_line(body: Body, ease: float, sleeved: bool) -> tuple[Line, Line]:
     order = np.argsort(girth.half[upper])
     y = np.interp(x, girth.half[upper][order], girth.y[upper][order], right=0.76 * body.stature)
     if sleeved:
-        radius = float(arm_radius(body, np.array(0.01 * body.stature)))
+        radius = float(arm_radius(body, np.array([0.01 * body.stature]))[0])
         y = np.maximum(
             y, joint[1] + np.sqrt(np.maximum(radius**2 - (x - joint[0]) ** 2, 0)) - 1.0 * (x < joint[0] - radius)
         )
@@ -50,15 +50,19 @@ class Bodice:
         """Half width of the worn neck hole."""
         return self.shape.neck_width / self.shoulder * self.tip
 
-    def over(self, x: Grid) -> Grid:
+    def over(self, x: Line) -> Line:
         """Height of the shoulder line at a distance from the middle."""
         return np.interp(x, *self.line)
 
-    def half(self, y: Grid) -> Grid:
+    def above(self, x: float) -> float:
+        """Height of the shoulder line at one distance from the middle."""
+        return float(self.over(np.array([x]))[0])
+
+    def half(self, y: Line) -> Line:
         """Half width of the silhouette: the sides, and above the shoulders' tips the shoulder line."""
-        top = float(self.over(np.array(self.tip)))
+        top = self.above(self.tip)
         sides = self.sides.at(y)[0]
-        blend = ramp(y, top - 0.13, top)
+        blend = rise(y, top - 0.13, top)
         return np.where(y < top, sides * (1 - blend) + self.tip * blend, np.interp(-y, -self.line[1], self.line[0]))
 
     def place(self, cos: Grid, sin: Grid, t: Grid) -> tuple[Grid, Grid, Grid]:
@@ -66,12 +70,12 @@ class Bodice:
         one = np.ones_like(t)
         level = self.flat.place(cos, sin, t)[1]
         shoulder = self.flat.place(cos, sin, one)[1]
-        high = float(self.over(np.array(self.neck)))
+        high = self.above(self.neck)
         scale = (high - self.hem) / self.shape.length
         across = np.abs(cos) * self.tip
         mend = np.where(across >= self.neck, self.over(across) - (high - scale * (self.shape.length - shoulder)), 0.0)
         y = high - scale * (self.shape.length - level) + mend * t**2
-        side = self.hem + t * (float(self.over(np.array(self.tip))) - self.hem)
+        side = self.hem + t * (self.above(self.tip) - self.hem)
         x = cos * self.half(side)
         _, front, back = self.sides.at(y)
         share = np.abs(x) / np.maximum(self.half(y), np.abs(x) + 1e-9)
@@ -93,7 +97,7 @@ def wear_top(shape: GarmentShape, body: Body, under: Girth, tucked: bool) -> Wor
     high = float(np.interp(shape.neck_width * tip / (width / s), *line))
     hem = min(high - shape.length * s, (WAIST - 0.045) * body.stature)
     low = resampled(under, min(hem, float(under.y[0])))
-    ease = ease + 0.5 * shape.fold_height * ramp(-low.y, -0.62 * body.stature, -0.58 * body.stature)
+    ease = ease + 0.5 * shape.fold_height * rise(-low.y, -0.62 * body.stature, -0.58 * body.stature)
     t = np.clip((low.y - hem) / (float(np.interp(tip, *line)) - hem), 0, 1)[:, None]
     around = 4.3 * s * plain.place(np.ones_like(t), np.zeros_like(t), t)[0][:, 0]
     most = 0.3 if shape.category in ("dress", "coat") else 0.06
@@ -126,7 +130,7 @@ def _cloths(
     shape: GarmentShape, torso: Tube, sleeves: dict[int, Tube], bodice: Bodice, cut: float | None
 ) -> list[Cloth]:
     """Body, sleeves and what is sewn on; `cut` is the height below which a tucked top is not seen."""
-    axis = np.array([0.0, (bodice.hem + bodice.over(np.array(bodice.tip))) / 2, 0.0])
+    axis = np.array([0.0, (bodice.hem + bodice.above(bodice.tip)) / 2, 0.0])
     arms = {1: "left arm", -1: "right arm"}
     parts = [(tube_mesh(torso, 90, 88, 1.25), 0.0)]
     half = np.arcsin(min(shape.neck_width / bodice.shoulder, 1.0))
@@ -162,8 +166,8 @@ def _hood(bodice: Bodice) -> Part:
     turn = np.linspace(-0.24 * np.pi, 1.24 * np.pi, 40)[:, None]
     ring = np.linspace(0, 2 * np.pi, 16, endpoint=False)[None, :]
     behind = smooth((1 + np.sin(turn)) / 2)
-    y = float(bodice.over(np.array(bodice.neck)))
-    back = float(bodice.sides.at(np.array(y))[2])
+    y = bodice.above(bodice.neck)
+    back = float(bodice.sides.at(np.array([y]))[2][0])
     radius = (0.016 + 0.026 * behind) * np.sqrt(np.clip(1 - ((turn - np.pi / 2) / (0.745 * np.pi)) ** 6, 0, 1))
     reach = bodice.neck * (1.0 + 0.12 * behind) + radius * np.cos(ring)
     x, z = reach * np.cos(turn), -(np.sin(turn) * (back + 0.028)) - 0.012 - radius * np.cos(ring) * np.sin(turn)
