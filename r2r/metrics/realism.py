@@ -96,9 +96,7 @@ def kid_difference(
     return Estimate(_point(new) - _point(old), low, high, n, level)
 
 
-def polynomial_kernel(
-    left: Float[Tensor, "*batch _ d"], right: Float[Tensor, "*batch _ d"]
-) -> Float[Tensor, "*batch _ _"]:
+def polynomial_kernel(left: Float[Tensor, "... _ d"], right: Float[Tensor, "... _ d"]) -> Float[Tensor, "... _ _"]:
     """(x·y / d + 1)^3 for every pair, in float64; leading dimensions are batches."""
     return (left.double() @ right.double().mT / left.shape[-1] + 1) ** 3
 
