@@ -1,9 +1,9 @@
 """How a stage is looked at: two kinds of cheap render, the photographic twin, and the flat view of a shop.
 
 The first three share meshes, textures, camera, room and the place of the key light. A *rasterised* render is shaded
-pixel by pixel without shadows, a *raytraced* one has hard shadows and light between surfaces. Both are dim, as a preview
-is that no exposure is metered for, and neither has a lens, wrinkled cloth, coloured light, a tone curve or noise. The
-photo has them all.
+pixel by pixel without shadows, a *raytraced* one has hard shadows and light between surfaces. Both are dim, like a
+preview that no exposure is metered for, and neither has a lens, wrinkled cloth, coloured light, a tone curve or noise.
+The photo has them all.
 """
 
 from collections.abc import Callable
