@@ -24,6 +24,8 @@ def run(units: Mapping[str, Unit], output: Path, devices: Any, cpu: bool) -> lis
     plans = {name: unit.plan(output) for name, unit in units.items()}
     progress, ended = Progress(list(units.values()), output), list[Job]()
     for level in levels(units):
+        for name in level:
+            _leave_something(units[name], output / name)
         slots = devices if devices is not None or not cpu else max(1, min(len(level), _cores()))
         jobs = complete(output, [plans[name] for name in level], slots, progress)
         if failed := [job for job in jobs if job.state != "done"]:
@@ -76,6 +78,13 @@ def count_done(unit: Unit, output: Path) -> int:
     if unit.verb == "train":
         return unit.total if (folder / "export").is_dir() else _last_step(folder / "metrics.csv")
     return sum(1 for _ in folder.glob("strength_*/tac_*/*.png" if unit.verb == "sweep" else "*.png"))
+
+
+def _leave_something(unit: Unit, folder: Path) -> None:
+    """A translation killed between its last picture and its record makes that picture again: costs are in the record."""
+    made = sorted(folder.glob("*.png")) if unit.verb == "translate" else []
+    if made and not (folder / "run.json").is_file():
+        made[-1].unlink()
 
 
 def _last_step(path: Path) -> int:

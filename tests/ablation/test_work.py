@@ -6,7 +6,7 @@ import pytest
 
 from r2r.ablation import work
 from r2r.ablation.rows import Unit
-from r2r.ablation.work import Progress, count_done, levels
+from r2r.ablation.work import Progress, _leave_something, count_done, levels
 
 
 def test_counts_pictures_and_steps(tmp_path: Path) -> None:
@@ -45,3 +45,13 @@ def test_a_need_comes_before() -> None:
         name: Unit(name, "translate", [], needs) for name, needs in {"a": ("b",), "b": (), "c": ("a", "b")}.items()
     }
     assert levels(units) == [["b"], ["a"], ["c"]]
+
+
+def test_a_translation_without_a_record_has_something_left_to_do(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).touch()
+    _leave_something(Unit("r", "translate", []), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+    (tmp_path / "run.json").touch()
+    _leave_something(Unit("r", "translate", []), tmp_path)
+    assert (tmp_path / "a.png").exists()
