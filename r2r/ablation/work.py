@@ -81,7 +81,7 @@ def count_done(unit: Unit, output: Path) -> int:
 
 
 def _leave_something(unit: Unit, folder: Path) -> None:
-    """A translation killed between its last picture and its record makes that picture again: costs are in the record."""
+    """A translation killed between its last picture and its record makes that picture again, for its costs."""
     made = sorted(folder.glob("*.png")) if unit.verb == "translate" else []
     if made and not (folder / "run.json").is_file():
         made[-1].unlink()
