@@ -11,7 +11,7 @@ from r2r.studio.textures import TEXTURES
 from r2r.studio.wardrobe import CATEGORIES, SLOTS
 
 SCENES = [sample_scene(9, index, "garment") for index in range(200)]
-PEOPLE = [sample_scene(9, index, "person", views=3) for index in range(30)]
+PEOPLE = [sample_scene(9, index, "person", views=3) for index in range(90)]
 
 
 def test_same_seed_and_index_give_the_same_scene() -> None:
