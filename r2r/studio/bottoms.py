@@ -19,7 +19,7 @@ def wear_trousers(shape: GarmentShape, body: Body, under: Girth) -> Worn:
     waist = WAIST * body.stature
     hem = max(waist - shape.length * s, 0.022 * body.stature)
     ease = EASE[shape.category]
-    plain = {side: flat._leg(shape, rng, side) for side in (-1, 1)}
+    plain = {side: flat.leg_tube(shape, rng, side) for side in (-1, 1)}
     low = resampled(under, float(under.y[0]))
     t = np.clip((low.y - hem) / (waist - hem), 0, 1)[:, None]
     around = 4.1 * s * np.abs(plain[1].place(np.ones_like(t), np.zeros_like(t), t)[0][:, 0])
@@ -98,10 +98,10 @@ def wear_skirt(shape: GarmentShape, body: Body, under: Girth) -> Worn:
         return cos * half, y, np.where(sin >= 0, front, back) * sin
 
     def cloth(angle: Grid, t: Grid) -> tuple[Grid, Grid]:
-        return flat._unrolled(angle) * 1.15 * half_width(t), (t - 0.5) * shape.length
+        return flat.unrolled(angle) * 1.15 * half_width(t), (t - 0.5) * shape.length
 
-    folds = flat._folds(rng, 8, (0.0, -0.1), (0.2, shape.length * 0.4), (np.pi / 2, 0.2), shape)
-    tube = Tube(place, cloth, folds, flat._pleats(shape, rng, 0.95), lambda t: 1 - ramp(t, 0.85, 0.97))
+    folds = flat.random_folds(rng, 8, (0.0, -0.1), (0.2, shape.length * 0.4), (np.pi / 2, 0.2), shape)
+    tube = Tube(place, cloth, folds, flat.pleating(shape, rng, 0.95), lambda t: 1 - ramp(t, 0.85, 0.97))
     band = tube.patch(TURN, (1 - 0.04 / shape.length, 1.0), 0.004, "trim", (6, 88))
     axis = np.array([0.0, (hem + waist) / 2, 0.0])
     cloths = [Cloth(outward(tube_mesh(tube, 64, 120), axis), "torso"), Cloth(outward(band, axis), "torso", 0.004)]

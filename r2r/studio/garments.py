@@ -43,11 +43,11 @@ def build_garment(shape: GarmentShape) -> list[Part]:
 
 
 def _top(shape: GarmentShape, rng: np.random.Generator) -> list[Part]:
-    torso = _torso(shape, rng)
-    sleeves = [_sleeve(shape, rng, side) for side in (-1, 1)] if shape.sleeve_length > 0 else []
+    torso = torso_tube(shape, rng)
+    sleeves = [sleeve_tube(shape, rng, side) for side in (-1, 1)] if shape.sleeve_length > 0 else []
     parts = [torso.mesh(96, 128), *(sleeve.mesh(56, 56) for sleeve in sleeves)]
     if shape.category in ("shirt", "coat"):
-        return parts + _shirt_details(torso, sleeves)
+        return parts + shirt_details(torso, sleeves)
     half = np.arcsin(min(shape.neck_width / _shoulder(shape), 1.0))
     for middle, low in ((FRONT, 0.968), (-FRONT, 0.975)):
         parts.append(torso.patch((middle - half, middle + half), (low, 1.0), 0.003, size=(5, 64)))
@@ -67,7 +67,8 @@ def _shoulder(shape: GarmentShape) -> float:
     return 0.205 * (0.5 + 0.5 * shape.fit) * (0.78 if shape.category == "tank top" else 1.0)
 
 
-def _torso(shape: GarmentShape, rng: np.random.Generator) -> Tube:
+def torso_tube(shape: GarmentShape, rng: np.random.Generator) -> Tube:
+    """The body of a top or dress: the front is widest at the chest, closed at the shoulders but for the neck."""
     chest, shoulder, neck = 0.25 * shape.fit, _shoulder(shape), shape.neck_width
     top, slope, armpit = shape.length, 0.055, 1 - 0.24 / shape.length
     dress = shape.category == "dress"
@@ -93,12 +94,13 @@ def _torso(shape: GarmentShape, rng: np.random.Generator) -> Tube:
 
     def cloth(angle: Grid, t: Grid) -> tuple[Grid, Grid]:
         y = place(np.cos(angle), np.sin(angle), t)[1]
-        return _unrolled(angle) * 1.12 * half_width(t), y - top / 2
+        return unrolled(angle) * 1.12 * half_width(t), y - top / 2
 
-    return Tube(place, cloth, _torso_folds(shape, rng, top), _pleats(shape, rng, 0.55 if dress else 0.4))
+    return Tube(place, cloth, _torso_folds(shape, rng, top), pleating(shape, rng, 0.55 if dress else 0.4))
 
 
-def _sleeve(shape: GarmentShape, rng: np.random.Generator, side: int) -> Tube:
+def sleeve_tube(shape: GarmentShape, rng: np.random.Generator, side: int) -> Tube:
+    """One sleeve, hanging from the shoulder (`side` -1 or 1) at the angle of the shape."""
     shoulder = np.array([_shoulder(shape) - 0.028, shape.length - 0.05])
     armpit = np.array([0.25 * shape.fit - 0.035, shape.length - 0.235 - 0.02 * shape.fit])
     angle = np.deg2rad(shape.sleeve_angle)
@@ -126,14 +128,17 @@ def _sleeve(shape: GarmentShape, rng: np.random.Generator, side: int) -> Tube:
 
     def cloth(ring: Grid, t: Grid) -> tuple[Grid, Grid]:
         reach = (t - 0.5) * np.hypot(*(cuff - shoulder))
-        return side * 0.53 + _unrolled(ring) * 0.11 * shape.fit, reach + 0.12
+        return side * 0.53 + unrolled(ring) * 0.11 * shape.fit, reach + 0.12
 
-    folds = _folds(rng, 9 if long else 4, (side * 0.53, 0.12), (0.07, shape.sleeve_length * 0.45), (0.0, 0.7), shape)
+    folds = random_folds(
+        rng, 9 if long else 4, (side * 0.53, 0.12), (0.07, shape.sleeve_length * 0.45), (0.0, 0.7), shape
+    )
     # Creases end before the sleeve meets the shoulder, where they would stick out of the torso.
     return Tube(place, cloth, folds, _flat, lambda t: 1 - ramp(t, 0.6, 0.95))
 
 
-def _shirt_details(torso: Tube, sleeves: list[Tube]) -> list[Part]:
+def shirt_details(torso: Tube, sleeves: list[Tube]) -> list[Part]:
+    """Placket, buttons, pocket, cuffs and collar."""
     width = 0.07
     placket = torso.patch((FRONT - width, FRONT + width), (0.004, 0.995), 0.004, "fabric", (64, 5))
     buttons = []
@@ -178,7 +183,7 @@ def _leaf(rim: Grid, back: bool) -> Part:
 
 
 def _legs(shape: GarmentShape, rng: np.random.Generator) -> list[Part]:
-    tubes = [_leg(shape, rng, side) for side in (-1, 1)]
+    tubes = [leg_tube(shape, rng, side) for side in (-1, 1)]
     band = 1 - 0.04 / shape.length
     parts = [tube.mesh(110, 72) for tube in tubes]
     parts += [tube.patch(TURN, (band, 1.0), 0.004, "trim", (5, 72)) for tube in tubes]
@@ -186,7 +191,8 @@ def _legs(shape: GarmentShape, rng: np.random.Generator) -> list[Part]:
     return [*parts, ball((0.012, point[1], point[2]), (0.009, 0.009, 0.004))]
 
 
-def _leg(shape: GarmentShape, rng: np.random.Generator, side: int) -> Tube:
+def leg_tube(shape: GarmentShape, rng: np.random.Generator, side: int) -> Tube:
+    """One leg with its half of the hips (`side` -1 or 1)."""
     waist, hip = 0.2 * shape.fit * shape.waist, 0.25 * shape.fit
     crotch = 1 - 0.29 / shape.length
     gap = rng.uniform(0.03, 0.09)
@@ -212,7 +218,7 @@ def _leg(shape: GarmentShape, rng: np.random.Generator, side: int) -> Tube:
         return x * 1.15, y - shape.length / 2
 
     centre = (side * 0.13, -0.05 * shape.length)
-    folds = _folds(rng, 14, centre, (0.09, shape.length * 0.4), (0.0, 0.35), shape)
+    folds = random_folds(rng, 14, centre, (0.09, shape.length * 0.4), (0.0, 0.35), shape)
     return Tube(place, cloth, folds, _flat)
 
 
@@ -228,15 +234,15 @@ def _skirt(shape: GarmentShape, rng: np.random.Generator) -> list[Part]:
         return cos * half_width(t), t * shape.length - dip + sag, sin * half_width(t) * shape.depth / 0.25
 
     def cloth(angle: Grid, t: Grid) -> tuple[Grid, Grid]:
-        return _unrolled(angle) * 1.15 * half_width(t), (t - 0.5) * shape.length
+        return unrolled(angle) * 1.15 * half_width(t), (t - 0.5) * shape.length
 
-    folds = _folds(rng, 8, (0.0, -0.1), (0.2, shape.length * 0.4), (np.pi / 2, 0.2), shape)
-    tube = Tube(place, cloth, folds, _pleats(shape, rng, 0.95))
+    folds = random_folds(rng, 8, (0.0, -0.1), (0.2, shape.length * 0.4), (np.pi / 2, 0.2), shape)
+    tube = Tube(place, cloth, folds, pleating(shape, rng, 0.95))
     band = tube.patch(TURN, (1 - 0.04 / shape.length, 1.0), 0.004, "trim", (6, 96))
     return [tube.mesh(72, 160), band]
 
 
-def _unrolled(angle: Grid) -> Grid:
+def unrolled(angle: Grid) -> Grid:
     """Arc coordinate in [-1, 1] across the front, mirrored on the back, so that no seam tears the texture."""
     around = np.mod(angle, 2 * np.pi)
     front = np.where(around <= np.pi, around, 2 * np.pi - around)
@@ -247,7 +253,8 @@ def _flat(angle: Grid, t: Grid) -> Grid:
     return np.zeros_like(angle + t)
 
 
-def _pleats(shape: GarmentShape, rng: np.random.Generator, end: float) -> Callable[[Grid, Grid], Grid]:
+def pleating(shape: GarmentShape, rng: np.random.Generator, end: float) -> Callable[[Grid, Grid], Grid]:
+    """Regular pleats that fade out towards height `end`, as a displacement of (angle, height)."""
     phase, second = rng.uniform(0, 2 * np.pi, 2)
     count = shape.pleats
 
@@ -259,7 +266,7 @@ def _pleats(shape: GarmentShape, rng: np.random.Generator, end: float) -> Callab
     return pleats
 
 
-def _folds(
+def random_folds(
     rng: np.random.Generator,
     count: int,
     centre: tuple[float, float],
@@ -280,11 +287,11 @@ def _folds(
 
 def _torso_folds(shape: GarmentShape, rng: np.random.Generator, top: float) -> Folds:
     """Loose vertical folds below, and creases that run from the armpits towards the middle."""
-    loose = _folds(rng, 9, (0.0, -0.12 * top), (0.2, 0.3 * top), (np.pi / 2, 0.45), shape)
+    loose = random_folds(rng, 9, (0.0, -0.12 * top), (0.2, 0.3 * top), (np.pi / 2, 0.45), shape)
     pulls = []
     for side in (-1, 1):
         armpit = (side * 0.17, top / 2 - 0.25)
-        pulls.append(_folds(rng, 5, armpit, (0.07, 0.09), (side * 0.75, 0.35), shape))
+        pulls.append(random_folds(rng, 5, armpit, (0.07, 0.09), (side * 0.75, 0.35), shape))
     every = [loose, *pulls]
     names = ("centre", "angle", "width", "length", "height")
     return Folds(*(np.concatenate([getattr(fold, name) for fold in every]) for name in names))

@@ -88,7 +88,7 @@ class Bodice:
 def wear_top(shape: GarmentShape, body: Body, under: Girth, tucked: bool) -> Worn:
     """A top, coat or dress over what is `under` it; `tucked`, it ends inside of the waistband."""
     rng = np.random.default_rng(shape.fold_seed)
-    plain = flat._torso(shape, rng)
+    plain = flat.torso_tube(shape, rng)
     s, sleeved, ease = grade(body), shape.sleeve_length > 0, EASE[shape.category]
     line = _shoulder_line(body, ease, sleeved)
     joint = float(rest_joints(body)["left shoulder"][0])
@@ -136,7 +136,7 @@ def _cloths(
     half = np.arcsin(min(shape.neck_width / bodice.shoulder, 1.0))
     cloths = []
     if shape.category in ("shirt", "coat"):
-        sewn = flat._shirt_details(torso, [])
+        sewn = flat.shirt_details(torso, [])
         parts += [(part, 0.004) for part in sewn]
     else:
         for middle, low in ((FRONT, 0.968), (-FRONT, 0.975)):
@@ -183,7 +183,7 @@ def _reach(shape: GarmentShape, body: Body) -> float:
 
 
 def _sleeve(shape: GarmentShape, body: Body, rng: np.random.Generator, side: int) -> Tube:
-    plain, ease = flat._sleeve(shape, rng, side), EASE[shape.category]
+    plain, ease = flat.sleeve_tube(shape, rng, side), EASE[shape.category]
     down, across = arm_axes(side)
     forward = np.array([0.0, 0.0, 1.0])
     joint = rest_joints(body)["left shoulder" if side == 1 else "right shoulder"]
