@@ -117,7 +117,8 @@ def in_half(samples: Iterable[Sample], half: str | None) -> Iterator[Sample]:
     """
     if half not in (*HALVES, None):
         raise InputError(f"data.half={half} is unknown; use first, second, or null for all scenes")
-    return (s for s in samples if half is None or HALVES[zlib.crc32(s.identity().encode()) % 2] == half)
+    # Not the lowest bit: names that count on would fall unevenly.
+    return (s for s in samples if half is None or HALVES[zlib.crc32(s.identity().encode()) >> 8 & 1] == half)
 
 
 def spread_domains(samples: Iterable[Sample], members: Sequence[str | None]) -> Iterator[Sample]:

@@ -53,9 +53,9 @@ def test_the_domain_is_neither_input_nor_label(task: FeatureClassifier) -> None:
     losses = [task.training_step(given, 0).item() for given in (batch(), swapped)]
     assert all(images.shape == (4, 3, 32, 32) for images in seen)  # both domains together, images alone
     category, texture = task._labels(batch(), 2)
-    assert category.tolist() == [4, 1, 4, 1] and texture.tolist() == [3, 6, 3, 6]
+    assert category.tolist() == [8, 1, 8, 1] and texture.tolist() == [3, 6, 3, 6]
     assert losses[0] == pytest.approx(losses[1], rel=0.3)
-    assert [len(head.bias) for head in (task.model.category_head, task.model.texture_head)] == [6, 7]
+    assert [len(head.bias) for head in (task.model.category_head, task.model.texture_head)] == [10, 7]
 
 
 def test_augmentation_keeps_shape_and_range_and_depends_on_the_generator() -> None:
