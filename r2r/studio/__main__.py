@@ -2,7 +2,7 @@
 
 import os
 import sys
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from r2r.studio.shards import StudioSettings, write_shards
 
 SHARDS = "shards"
 EXPLAINED = {
-    "output": "folder for the shards (required)",
+    "output": "folder for the shards",
     "num_scenes": "scenes in all",
     "seed": "scene i depends on seed and i alone",
     "subject": "garment (alone), person (dressed, posed), or mixed",
@@ -53,10 +53,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def usage() -> str:
     """The text of `--help`."""
-    defaults = {field.name: field.default for field in fields(StudioSettings) if field.default is not MISSING}
+    defaults = {field.name: field.default for field in fields(StudioSettings)}
     defaults |= {"layout": SHARDS}
     lines = [f"  {key + '=' + str(defaults.get(key, '...')):<22} {text}" for key, text in EXPLAINED.items()]
-    return "\n".join(["usage: python -m r2r.studio output=DIR [key=value ...]", "", *lines])
+    return "\n".join(["usage: python -m r2r.studio [key=value ...]", "", *lines])
 
 
 def parse_overrides(arguments: list[str]) -> tuple[StudioSettings, int, str]:
@@ -69,8 +69,8 @@ def parse_overrides(arguments: list[str]) -> tuple[StudioSettings, int, str]:
         if not separator or key not in types:
             raise InputError(f"{argument!r} is not a setting; use key=value with one of {', '.join(EXPLAINED)}")
         values[key] = _parse(key, text, types[key])
-    if not values.get("output"):
-        raise InputError("output is missing; give output=DIR")
+    if values.get("output") == "":
+        raise InputError("output= is empty; give output=DIR")
     workers = values.pop("workers", len(os.sched_getaffinity(0)))
     layout = values.pop("layout", SHARDS)
     if layout not in (SHARDS, *LAYOUTS):

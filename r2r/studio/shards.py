@@ -26,7 +26,7 @@ SETTINGS_FILE = "studio.json"
 class StudioSettings:
     """What to render, see `sample_scene`: the last `val_fraction` of the identities are the validation split."""
 
-    output: str
+    output: str = "logs/studio"
     num_scenes: int = 100
     seed: int = 0
     subject: str = "mixed"

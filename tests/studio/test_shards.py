@@ -103,7 +103,7 @@ def test_foreign_folder_is_refused(studio: None, tmp_path: Path) -> None:
         (["output=x", "subject=cat"], "subject=cat is none of garment, person, mixed"),
         (["output=x", "layout=zip"], "layout=zip is none of shards, synfashion, viton_hd, deepfashion"),
         (["output=x", "workers=0"], "workers=0 is too small"),
-        (["num_scenes=3"], "output is missing"),
+        (["output=", "num_scenes=3"], "output= is empty"),
     ],
 )
 def test_bad_words_exit_with_one_message(
