@@ -7,6 +7,7 @@ The photo has them all.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from PIL import Image
 from r2r.studio.photograph import Film, Mask, develop, kelvin_to_rgb
 from r2r.studio.stage import Pixels, Stage, bitmap, load_mitsuba, rgb, spectrum, trace
 from r2r.studio.surfaces import Part
-from r2r.studio.textures import Plane, draw_texture, wrinkles
+from r2r.studio.textures import Plane, TextureRecipe, draw_texture, wrinkles
+from r2r.studio.wardrobe import Garment
 
 RASTER_SPP, RAYTRACED_SPP, SHOP_SPP = 6, 16, 16
 ROUGHNESS = {"skin": 0.5, "hair": 0.5, "lip": 0.35, "eye": 0.15, "shoe": 0.35, "button": 0.25}
@@ -27,8 +29,7 @@ class Cloth:
 
     def __init__(self, stage: Stage) -> None:
         self.stage = stage
-        self.drawn: list[tuple[Pixels, Plane]] = [draw_texture(each.texture) for each in stage.scene.garments]
-        self.colours = [bitmap(colour) for colour, _ in self.drawn]
+        self.colours = [bitmap(_drawn(each.texture)[0]) for each in stage.scene.garments]
 
     def colour(self, part: Part) -> dict[str, Any]:
         """What a part is painted with."""
@@ -44,11 +45,23 @@ class Cloth:
         if part.material not in ("fabric", "trim"):
             return surface | {"roughness": ROUGHNESS.get(part.material, 0.6), "specular": 0.5}
         garment = self.stage.scene.garments[part.garment]
-        crease = wrinkles(garment.shape.fold_seed)
-        height = Image.fromarray(self.drawn[part.garment][1].astype(np.float32))
-        relief = crease * garment.wrinkle + np.asarray(height.resize(crease.shape, Image.Resampling.BOX)) * 0.004
+        relief = _relief(garment)
         surface |= {"roughness": garment.roughness, "sheen": garment.sheen, "sheen_tint": 0.4}
         return {"type": "bumpmap", "map": bitmap(relief[..., None], raw=True), "bsdf": surface}
+
+
+# A garment is looked at several times: in the scene as cloth and trim, and flat.
+@lru_cache(maxsize=2)
+def _drawn(texture: TextureRecipe) -> tuple[Pixels, Plane]:
+    return draw_texture(texture)
+
+
+@lru_cache(maxsize=2)
+def _relief(garment: Garment) -> Plane:
+    """Creases and knit as heights in metres."""
+    crease = wrinkles(garment.shape.fold_seed)
+    height = Image.fromarray(_drawn(garment.texture)[1].astype(np.float32))
+    return crease * garment.wrinkle + np.asarray(height.resize(crease.shape, Image.Resampling.BOX)) * 0.004
 
 
 def rasterised(stage: Stage, cloth: Cloth, resolution: int) -> Film:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,13 @@ class Stage:
         """Where the camera is."""
         return np.array([*self.aim, CAMERA_DISTANCE * self.frame + self.front])
 
+    @cached_property
+    def normals(self) -> list[Points]:
+        """Unit normals at the vertices of each part; every look at the stage needs them."""
+        import trimesh
+
+        return [trimesh.Trimesh(part.vertices, part.faces, process=False).vertex_normals for part in self.parts]
+
     def sensor(self, aperture: float = 0.0) -> dict[str, Any]:
         """The camera; `aperture` is the radius of its lens in frames, 0 for a pinhole."""
         mi = load_mitsuba()
@@ -93,11 +100,11 @@ class Stage:
         """The subject as Mitsuba shapes named `part_000`, ...; each material is built once."""
         mi, built = load_mitsuba(), dict[tuple[str, int], Any]()
         shapes: dict[str, Any] = {}
-        for index, part in enumerate(self.parts):
+        for index, (part, normals) in enumerate(zip(self.parts, self.normals, strict=True)):
             key = (part.material, part.garment)
             if key not in built:
                 built[key] = mi.load_dict({"type": "twosided", "bsdf": material(part)})
-            shapes[f"part_{index:03d}"] = _mesh(mi, f"part_{index:03d}", part, built[key])
+            shapes[f"part_{index:03d}"] = _mesh(mi, f"part_{index:03d}", part, normals, built[key])
         return shapes
 
     def walls(self, surface: Callable[[dict[str, Any]], dict[str, Any]], bumps: bool) -> dict[str, Any]:
@@ -187,13 +194,10 @@ def _rotation(pitch: float, yaw: float, roll: float) -> Float[np.ndarray, "3 3"]
     return about_z @ about_x @ about_y
 
 
-def _mesh(mi: Any, name: str, part: Part, material: Any) -> Any:
-    import trimesh
-
+def _mesh(mi: Any, name: str, part: Part, normals: Points, material: Any) -> Any:
     properties = mi.Properties()
     properties["bsdf"] = material
     mesh = mi.Mesh(name, len(part.vertices), len(part.faces), properties, True, True)
-    normals = trimesh.Trimesh(part.vertices, part.faces, process=False).vertex_normals
     values = mi.traverse(mesh)
     values["vertex_positions"] = part.vertices.astype(np.float32).ravel()
     values["vertex_normals"] = normals.astype(np.float32).ravel()
