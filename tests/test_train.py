@@ -149,6 +149,21 @@ def test_loss_falls(quick: list[str]) -> None:
     assert len(losses) == 3 and losses[-1] < 0.9 * losses[0]
 
 
+@pytest.mark.parametrize("experiment", ["fashion_dki", "fashion_negative"])
+def test_cached_latents_train_the_same(experiment: str, quick: list[str], tmp_path: Path) -> None:
+    """Twelve steps over seven images: most come from the cache, and the losses are those of encoding each time."""
+    losses: list[list[float]] = []
+    for cached in ("false", "true"):
+        out = tmp_path / cached
+        run(
+            *(f"experiment={experiment}", *quick, "trainer.max_steps=12", f"task.cache_latents={cached}"),
+            f"paths.output_dir={out}",
+        )
+        with (out / "metrics.csv").open() as file:
+            losses.append([float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]])
+    assert len(losses[0]) == 12 and losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
 def test_find_checkpoint(tmp_path: Path) -> None:
     assert find_checkpoint("auto", tmp_path) is None and find_checkpoint(None, tmp_path) is None
     for step in (5, 40):

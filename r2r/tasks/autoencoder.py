@@ -16,6 +16,7 @@ from jaxtyping import Float
 from lightning import LightningModule
 from torch import Generator, Tensor
 from torch.nn import functional as F
+from torchmetrics import MeanMetric
 
 from r2r.models.stable_diffusion import StableDiffusion
 from r2r.tasks.denoising import noise_generator
@@ -41,7 +42,10 @@ class Autoencoder(LightningModule):
         self.model, self.optimizer, self.lr_scheduler = model, optimizer, lr_scheduler
         self.crop, self.edge_weight, self.kl_weight, self.seed = crop, edge_weight, kl_weight, seed
         self.vae = model.vae.requires_grad_(True).train()
-        self._validation: list[tuple[Tensor, Tensor]] = []
+        self.latent_mean, self.latent_square = (
+            MeanMetric(),
+            MeanMetric(),
+        )  # over all ranks: each may see one domain alone
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """Reconstruct one crop of every image, mirrored half of the time."""
@@ -66,15 +70,17 @@ class Autoencoder(LightningModule):
         self.log(
             "val/psnr", (10 * torch.log10(4 / errors)).mean(), prog_bar=True, batch_size=len(images), sync_dist=True
         )
-        self._validation.append((latents.mean(), latents.square().mean()))
+        self.latent_mean.update(latents)
+        self.latent_square.update(latents.square())
 
     def on_validation_epoch_end(self) -> None:
         """Give the latents unit variance from here on."""
-        mean, square = (torch.stack(values).mean() for values in zip(*self._validation, strict=True))
-        self._validation.clear()
+        mean, square = self.latent_mean.compute(), self.latent_square.compute()
+        self.latent_mean.reset()
+        self.latent_square.reset()
         scaling_factor = (square - mean.square()).rsqrt().item()
         self.vae.register_to_config(scaling_factor=round(scaling_factor, 5))
-        self.log("val/scaling_factor", scaling_factor, sync_dist=True)
+        self.log("val/scaling_factor", scaling_factor)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the VAE, and a schedule stepped every step."""

@@ -6,7 +6,7 @@ from torch import Generator, Tensor
 
 from r2r.diffusion import NoiseLevels, min_snr_weights, training_target, weighted_mse
 from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
-from r2r.types import Images
+from r2r.types import Latents
 
 
 def noise_generator(task: LightningModule, seed: int) -> Generator:
@@ -25,15 +25,14 @@ def encode_captions(model: StableDiffusion, captions: list[str], train: bool) ->
 
 def denoising_loss(
     model: StableDiffusion,
-    images: Images,
+    latents: Latents,
     condition: TextConditioning,
     generator: Generator,
     timesteps: NoiseLevels,
     min_snr_gamma: float | None = None,
 ) -> Tensor:
-    """Mean squared error of the predicted noise (or v) at random timesteps; images in [-1, 1]."""
+    """Mean squared error of the predicted noise (or v) of scaled latents at random timesteps."""
     schedule = model.schedule
-    latents = model.encode(images)
     noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(latents)
     times = timesteps.sample(len(latents), schedule.num_train_timesteps, generator)
     output = model.predict(schedule.add_noise(latents, noise, times), times, condition)

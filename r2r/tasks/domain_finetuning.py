@@ -17,6 +17,7 @@ from lightning import LightningModule
 from torch import Generator, Tensor, nn
 
 from r2r.diffusion import NoiseLevels
+from r2r.models.latent_cache import LatentCache
 from r2r.models.stable_diffusion import StableDiffusion
 from r2r.tasks.denoising import denoising_loss, encode_captions, noise_generator
 from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
@@ -38,11 +39,16 @@ class DomainFinetuning(LightningModule):
         min_snr_gamma: float | None = None,
         train_text_encoder: bool = False,
         gradient_checkpointing: bool = False,
+        cache_latents: bool = False,
         seed: int = 0,
     ) -> None:
-        """Receive built objects; `optimizer` and `lr_scheduler` are partials waiting for parameters and optimizer."""
+        """Receive built objects; `optimizer` and `lr_scheduler` are partials waiting for parameters and optimizer.
+
+        `cache_latents` keeps the latents of every image in memory, so that each is encoded once.
+        """
         super().__init__()
         self.model, self.optimizer, self.lr_scheduler = model, optimizer, lr_scheduler
+        self.encode = LatentCache(model.encode) if cache_latents else model.encode
         self.timesteps = timesteps or NoiseLevels()
         self.min_snr_gamma, self.train_text_encoder, self.seed = min_snr_gamma, train_text_encoder, seed
         self.unet = model.unet
@@ -93,4 +99,6 @@ class DomainFinetuning(LightningModule):
 
     def _loss(self, batch: ImageBatch, generator: Generator) -> Tensor:
         condition = encode_captions(self.model, batch["caption"], train=self.train_text_encoder)
-        return denoising_loss(self.model, batch["image"], condition, generator, self.timesteps, self.min_snr_gamma)
+        return denoising_loss(
+            self.model, self.encode(batch["image"]), condition, generator, self.timesteps, self.min_snr_gamma
+        )

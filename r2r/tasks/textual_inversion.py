@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
 from r2r.diffusion import NoiseLevels
+from r2r.models.latent_cache import LatentCache
 from r2r.models.placeholder_tokens import add_placeholder
 from r2r.models.stable_diffusion import StableDiffusion
 from r2r.tasks.denoising import denoising_loss, encode_captions, noise_generator
@@ -39,11 +40,16 @@ class TextualInversion(LightningModule):
         num_vectors: int = 4,
         initializer: str = "render",
         timesteps: NoiseLevels | None = None,
+        cache_latents: bool = False,
         seed: int = 0,
     ) -> None:
-        """Receive built objects; `optimizer` and `lr_scheduler` are partials waiting for parameters and optimizer."""
+        """Receive built objects; `optimizer` and `lr_scheduler` are partials waiting for parameters and optimizer.
+
+        `cache_latents` keeps the latents of every image in memory, so that each is encoded once.
+        """
         super().__init__()
         self.model, self.optimizer, self.lr_scheduler = model, optimizer, lr_scheduler
+        self.encode = LatentCache(model.encode) if cache_latents else model.encode
         self.token, self.seed = placeholder_token, seed
         self.timesteps = timesteps or NoiseLevels()
         self.vectors = nn.ParameterList(add_placeholder(model, placeholder_token, num_vectors, initializer))
@@ -83,4 +89,4 @@ class TextualInversion(LightningModule):
 
     def _loss(self, batch: ImageBatch, generator: Generator) -> Tensor:
         condition = encode_captions(self.model, [self.token] * len(batch["image"]), train=True)
-        return denoising_loss(self.model, batch["image"], condition, generator, self.timesteps)
+        return denoising_loss(self.model, self.encode(batch["image"]), condition, generator, self.timesteps)
