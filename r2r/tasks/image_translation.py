@@ -13,6 +13,8 @@ Deviations
 - The source row sees `source_prompt` in the conditional half only. Nothing is injected into the negative half unless
   `inject="both"`, which feeds it the same queries and keys (as PnP does; the released code injects into one half).
 - Strides choose the layers: stride <= 2 is the released rule `tokens >= H * W / 256` for sizes the VAE can divide.
+- v-prediction: in the inversion the model is told the timestep ahead, and its v becomes noise at that timestep's level.
+  diffusers' `DDIMInverseScheduler` takes the level of the latents, which loses contrast at every coarse step.
 - Images keep their own size (sides rounded to what the U-Net can divide); the released code resizes to 768 x 1024.
 """
 
@@ -279,7 +281,7 @@ class RenderedToReal:
         record.enabled = settings.source == "recorded"
         for step in steps if settings.inversion_order == "ascending" else reversed(steps):
             if not step.is_identity:
-                noise = self.predict_noise(latents, step.timestep, step.signal_before, condition)
+                noise = self.predict_noise(latents, step.timestep, step.signal, condition)
                 latents = ddim_step(latents, noise, step.signal_before, step.signal)
                 trajectory.attention[step.timestep] = snapshot(record.bank)
             trajectory.latents.append(latents)
@@ -328,7 +330,11 @@ class RenderedToReal:
         return classifier_free_guidance(noise[rows["negative"]], noise[rows["prompt"]], guidance_scale)
 
     def predict_noise(self, latents: Tensor, timestep: int, signal: float, condition: TextConditioning) -> Tensor:
-        """One U-Net call as noise, whatever the model predicts; `signal` is abar of the latents."""
+        """One U-Net call as noise, whatever the model predicts; `signal` is abar at the timestep, as the model is told.
+
+        In an inversion the latents are one stride cleaner than that. What the model takes for noise in them is still
+        a mixture at the timestep's own level: a v read at the latents' level would fade the picture at every step.
+        """
         time = torch.tensor(timestep, device=latents.device)
         output = self.model.predict(latents, time, condition)
         return to_noise(output, latents, signal, self.model.schedule.prediction)

@@ -13,9 +13,11 @@ from torch import nn
 
 import r2r
 from r2r.attention import Rows, attention_sites
+from r2r.diffusion import Schedule
 from r2r.errors import InputError
 from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
 from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
+from r2r.types import Latents
 from tests.pipelines import random_pipeline
 
 
@@ -147,6 +149,27 @@ def test_v_prediction_inverts_and_samples() -> None:
     settings = TranslationSettings(num_inference_steps=100, guidance_scale=1.0, tac_ratio=0.0)
     out = pipe.translate_latents(latents_of(), condition, condition, settings=settings)
     torch.testing.assert_close(out, latents_of(), rtol=0.05, atol=0.05)
+
+
+def test_what_a_model_predicts_does_not_change_its_inversion() -> None:
+    """One denoiser, told as noise and told as v: the same way up and down in 12 coarse steps."""
+    paths: list[list[torch.Tensor]] = []
+    for prediction in ("epsilon", "v_prediction"):
+        pipe = RenderedToReal(StableDiffusion(random_pipeline(prediction_type=prediction)))
+        schedule = pipe.model.schedule
+
+        def predict(x: torch.Tensor, time: torch.Tensor, condition: object, schedule: Schedule = schedule) -> Latents:
+            signal = schedule.signal(int(time))
+            noise = (1 - signal) ** 0.5 * x / (0.5 * signal + 1 - signal)  # exact for latents of variance 0.5
+            return noise if schedule.prediction == "epsilon" else (noise - (1 - signal) ** 0.5 * x) / signal**0.5
+
+        pipe.model.predict = predict
+        settings = TranslationSettings(num_inference_steps=12, strength=1.0, guidance_scale=1.0, tac_ratio=0.0)
+        condition = pipe.model.encode_prompts([""])
+        inverted = pipe.invert(latents_of(), condition, settings).latents
+        paths.append([*inverted, pipe.translate_latents(latents_of(), condition, condition, settings=settings)])
+    for eps, v in zip(*paths, strict=True):
+        torch.testing.assert_close(v, eps, rtol=1e-4, atol=1e-4)
 
 
 def test_from_pretrained_with_sdxl(sdxl_folder: Path) -> None:
