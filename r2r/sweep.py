@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
 Part = dict[str, Any]  # what one process did: images, broken, unet_sample_evals, seconds, memory
 
-SETTINGS = ("num_inference_steps", "guidance_scale", "max_stride", "inject", "start", "inversion_order", "source")
+SETTINGS = ("num_inference_steps", "guidance_scale", "max_stride", "inject", "start", "inversion_iterations")
+SETTINGS += ("inversion_order", "source")
 DECIDING = (*SETTINGS, "strength", "tac_ratio", "input", "model", "negative_embedding", "prompt", "negative_prompt")
 DECIDING += ("seed", "resolution", "dtype")
 CONFIG, PARTS = "sweep.yaml", ".part-*.json"

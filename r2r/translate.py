@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from r2r.tasks.image_translation import RenderedToReal
 
 SETTINGS = ("num_inference_steps", "strength", "guidance_scale", "tac_ratio", "max_stride", "inject", "start")
-SETTINGS += ("inversion_order", "source")
+SETTINGS += ("inversion_iterations", "inversion_order", "source")
 
 
 def translate(cfg: DictConfig) -> None:

@@ -149,6 +149,7 @@ def evaluations(settings: Mapping[str, Any]) -> int:
     steps = int(settings["num_inference_steps"] * settings["strength"])
     injected = int(steps * settings["tac_ratio"])
     inverted = steps if settings.get("start", "inversion") == "inversion" or injected else 0
+    inverted *= settings.get("inversion_iterations", 1)
     return inverted + steps * (1 if settings["guidance_scale"] == 1 else 2) + injected
 
 

@@ -13,6 +13,9 @@ Deviations
 - The source row sees `source_prompt` in the conditional half only. Nothing is injected into the negative half unless
   `inject="both"`, which feeds it the same queries and keys (as PnP does; the released code injects into one half).
 - Strides choose the layers: stride <= 2 is the released rule `tokens >= H * W / 256` for sizes the VAE can divide.
+- DDIM inversion takes the noise of the cleaner latents for that of the noisier ones it looks for, so with coarse steps
+  the way back misses the picture. `inversion_iterations` above 1 repeats each step from its own result, a fixed-point
+  iteration (AIDI, arXiv:2309.04907; ReNoise, arXiv:2403.14602) whose limit the sampling retraces exactly.
 - v-prediction: in the inversion the model is told the timestep ahead, and its v becomes noise at that timestep's level.
   diffusers' `DDIMInverseScheduler` takes the level of the latents, which loses contrast at every coarse step.
 - Images keep their own size (sides rounded to what the U-Net can divide); the released code resizes to 768 x 1024.
@@ -281,8 +284,10 @@ class RenderedToReal:
         record.enabled = settings.source == "recorded"
         for step in steps if settings.inversion_order == "ascending" else reversed(steps):
             if not step.is_identity:
-                noise = self.predict_noise(latents, step.timestep, step.signal, condition)
-                latents = ddim_step(latents, noise, step.signal_before, step.signal)
+                cleaner = latents
+                for _ in range(settings.inversion_iterations):
+                    noise = self.predict_noise(latents, step.timestep, step.signal, condition)
+                    latents = ddim_step(cleaner, noise, step.signal_before, step.signal)
                 trajectory.attention[step.timestep] = snapshot(record.bank)
             trajectory.latents.append(latents)
         record.enabled = False

@@ -24,6 +24,7 @@ class TranslationSettings:
     max_stride: int = 2  # inject into self-attentions up to this stride
     inject: str = "prompt"  # which guidance halves receive queries and keys: "prompt" or "both"
     start: str = "inversion"  # "inversion", or "noise": SDEdit (arXiv:2108.01073)
+    inversion_iterations: int = 1  # evaluations for each inverted step; more make the way back exact
     inversion_order: str = "ascending"  # "ascending", or "released" as in FashionR2R's code
     source: str = "row"  # "row", or "recorded": queries and keys kept from the inversion, approximate but cheaper
 
@@ -35,6 +36,8 @@ class TranslationSettings:
                 raise InputError(f"{name}={getattr(self, name)!r} must be one of {', '.join(allowed)}")
         if self.num_inference_steps < 1:
             raise InputError(f"num_inference_steps={self.num_inference_steps} must be at least 1")
+        if self.inversion_iterations < 1:
+            raise InputError(f"inversion_iterations={self.inversion_iterations} must be at least 1")
 
     @property
     def halves(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -69,6 +70,7 @@ def test_evaluations_at_the_defaults(pipe: RenderedToReal, count: int) -> None:
         ({"start": "noise"}, 14 + 14 * 2 + 13),
         ({"start": "noise", "tac_ratio": 0.0}, 14 * 2),
         ({"strength": 0.0}, 0),
+        ({"inversion_iterations": 3}, 14 * 3 + 14 * 2 + 12),
         ({"num_inference_steps": 20, "strength": 0.5}, 9 + 9 * 2 + 8),
     ],
 )
@@ -96,6 +98,22 @@ def test_there_and_back_again(pipe: RenderedToReal) -> None:
 
     assert error(100) < 0.02
     assert error(100) < error(20)  # it shrinks with the step size
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_iterated_inversion_is_undone_exactly(prediction: str) -> None:
+    """Each inverted step becomes the mirror of the sampled one: five coarse steps lead back to the latents."""
+    pipe = RenderedToReal(StableDiffusion(random_pipeline(prediction_type=prediction)))
+    condition = pipe.model.encode_prompts([""])
+
+    def error(iterations: int) -> float:
+        given: dict[str, Any] = {"guidance_scale": 1.0, "tac_ratio": 0.0, "inversion_iterations": iterations}
+        settings = TranslationSettings(num_inference_steps=10, strength=0.5, **given)
+        out = pipe.translate_latents(latents_of(), condition, condition, settings=settings)
+        return float((out - latents_of()).norm() / latents_of().norm())
+
+    assert error(12) < 1e-4 < error(1)
+    assert error(3) < 0.3 * error(1)
 
 
 def test_batched_rows_equal_separate_calls(pipe: RenderedToReal) -> None:
@@ -188,6 +206,7 @@ def test_from_pretrained_with_sdxl(sdxl_folder: Path) -> None:
         ({"strength": -0.1}, "strength=-0.1"),
         ({"tac_ratio": 2.0}, "tac_ratio=2"),
         ({"num_inference_steps": 0}, "num_inference_steps=0"),
+        ({"inversion_iterations": 0}, "inversion_iterations=0"),
         ({"num_inference_steps": 5000}, "num_inference_steps=5000"),
         ({"inject": "none"}, "inject='none'"),
         ({"source": "file"}, "source='file'"),
