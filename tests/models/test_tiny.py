@@ -88,10 +88,16 @@ def test_three_levels_with_attention_make_shallow_sites_a_true_subset(scratch: S
 
 def test_shapes(scratch: StableDiffusion) -> None:
     latents = scratch.encode(torch.zeros(2, 3, 128, 128))
-    assert latents.shape == (2, 4, 32, 32)
+    assert latents.shape == (2, 8, 32, 32)
     assert scratch.decode(latents).shape == (2, 3, 128, 128)
     noise = scratch.predict(latents, torch.tensor(100), scratch.encode_prompts(["a photo", ""]))
     assert noise.shape == latents.shape
+
+
+def test_schedule_ends_in_noise_even_for_the_mean_of_all_latents(scratch: StableDiffusion) -> None:
+    """At the first timestep of 12, the mean over 32 x 32 latents of spread 1 has less signal than noise."""
+    signal = scratch.schedule.signal(11 * (1000 // 12))
+    assert signal < (1 - signal) / (32 * 32)
 
 
 def test_vae_is_taken_from_a_folder(tmp_path: Path) -> None:
@@ -125,4 +131,5 @@ def test_shipped_architecture_is_the_one_built_here(shipped: StableDiffusion, sc
     for ours, theirs in zip(scratch.modules(), shipped.modules(), strict=True):
         assert {n: p.shape for n, p in ours.named_parameters()} == {n: p.shape for n, p in theirs.named_parameters()}
     assert shipped.pipe.tokenizer.get_vocab() == scratch.pipe.tokenizer.get_vocab()
-    assert shipped.pipe.scheduler.config.beta_end == scratch.pipe.scheduler.config.beta_end
+    for name in ("beta_end", "prediction_type"):
+        assert shipped.pipe.scheduler.config[name] == scratch.pipe.scheduler.config[name]
