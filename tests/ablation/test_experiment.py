@@ -61,7 +61,7 @@ def test_killed_and_given_again_it_ends_with_the_same_table(tmp_path: Path) -> N
     assert [row["key"] for row in scores["rows"]] == ["input", "autoencoder", "full", "no_tac"]
     assert scores["rows"][2]["evals"] > scores["rows"][3]["evals"] > 0
     refused = run(killed, "translation.guidance_scale=3")
-    assert refused.returncode == 2 and "guidance_scale=5.5, now it is 3" in refused.stderr
+    assert refused.returncode == 2 and "guidance_scale=2.0, now it is 3" in refused.stderr
 
 
 def test_without_rows_it_says_what_is_missing() -> None:
