@@ -29,7 +29,7 @@ LOGGING = {
 class Row:
     """One method: which model with which embedding, and what its translation differs in.
 
-    `model` none is the input itself. A row that is the same for every seed is made `once`.
+    `model` none is the input itself. A row made `once`, for the first seed, is the same for every seed or an aside.
     """
 
     key: str

@@ -22,7 +22,6 @@ Deviations
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import groupby, islice
 from typing import Any
@@ -45,35 +44,13 @@ from r2r.attention import (
 )
 from r2r.data.images import fit_to_multiple, to_pil, to_tensor
 from r2r.diffusion import active_timesteps, classifier_free_guidance, ddim_step, injected_steps, to_noise
-from r2r.errors import InputError
 from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
+from r2r.tasks.trajectory import Step, Trajectory, noised
 from r2r.tasks.translation_settings import TranslationSettings
 from r2r.types import Latents
 
 Progress = Callable[[int], None]  # called with the number of images finished
 Finish = Callable[[Latents], list[Image.Image]]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One timestep with the signal levels at its two ends."""
-
-    timestep: int
-    signal: float  # abar at the timestep
-    signal_before: float  # abar one stride earlier (less noise)
-
-    @property
-    def is_identity(self) -> bool:
-        """At t = 0 both ends are abar_0, and the step changes nothing."""
-        return self.signal == self.signal_before
-
-
-@dataclass
-class Trajectory:
-    """The inverted latents z_0 ... z_n and, if recorded, what the attention saw on the way to each timestep."""
-
-    latents: list[Latents]
-    attention: dict[int, AttentionBank]
 
 
 class RenderedToReal:
@@ -343,13 +320,6 @@ class RenderedToReal:
         time = torch.tensor(timestep, device=latents.device)
         output = self.model.predict(latents, time, condition)
         return to_noise(output, latents, signal, self.model.schedule.prediction)
-
-
-def noised(latents: Latents, noise: Latents | None, step: Step) -> Latents:
-    """SDEdit's start: the latents at the noise level of the first step."""
-    if noise is None:
-        raise InputError("start='noise' needs noise")
-    return step.signal**0.5 * latents + (1 - step.signal) ** 0.5 * noise
 
 
 def _batches(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -25,7 +25,8 @@ from r2r.attention import AttentionBank, Inject, Record, RowMap, Sites, attentio
 from r2r.diffusion import active_timesteps, classifier_free_guidance, ddim_step, injected_steps
 from r2r.errors import InputError
 from r2r.models.stable_diffusion import TextConditioning
-from r2r.tasks.image_translation import RenderedToReal, Step, Trajectory, noised
+from r2r.tasks.image_translation import RenderedToReal
+from r2r.tasks.trajectory import Step, Trajectory, noised
 from r2r.tasks.translation_settings import TranslationSettings
 from r2r.types import Latents
 

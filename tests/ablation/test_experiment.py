@@ -14,7 +14,7 @@ from PIL import Image
 CLAIM = "claims=[{text: TAC keeps texture,after: full,before: no_tac,columns: [texture.detail]}]"
 SMALL = [
     *("experiment=fashion_ablation", "num_scenes=4", CLAIM, "translation.num_inference_steps=4"),
-    *("~rows.sdedit", "~rows.no_positive", "~rows.no_negative", "~rows.both_halves"),
+    *("~rows.sdedit", "~rows.no_positive", "~rows.no_positive_more", "~rows.no_negative", "~rows.both_halves"),
     *(f"{half}.{key}" for half in ("positive", "negative") for key in ("trainer.max_steps=1", "data.batch_size=2")),
     *("trade_off.num_scenes=2", "trade_off.strength=[0.5,1]", "trade_off.tac_ratio=[0,0.9]"),
 ]

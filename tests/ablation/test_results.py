@@ -36,7 +36,7 @@ COUNT, SEEDS = 6, (0, 1, 2)
 
 
 def config(output: Path, *overrides: str) -> DictConfig:
-    rows = ["~rows.sdedit", "~rows.no_positive", "~rows.no_negative", "~rows.both_halves"]
+    rows = ["~rows.sdedit", "~rows.no_positive", "~rows.no_positive_more", "~rows.no_negative", "~rows.both_halves"]
     claims = "claims=[{text: TAC keeps texture,after: full,before: no_tac,columns: [texture.detail,real.kid]}]"
     given = ["experiment=fashion_ablation", f"output={output}", f"seeds={list(SEEDS)}", *rows, claims]
     return compose("ablation", [*given, *overrides])

@@ -21,7 +21,7 @@ def test_rows_of_the_issue_are_there() -> None:
     rows = read_rows(config())
     assert [row.name for row in rows.values()] == [
         *["input (identity)", "autoencoder only", "SDEdit", "full", "no positive finetune"],
-        *["no negative embedding", "no TAC", "TAC on both halves"],
+        *["no positive finetune, guidance 2.5", "no negative embedding", "no TAC", "TAC on both halves"],
     ]
     assert rows["no_tac"].translation == {"tac_ratio": 0} and rows["no_tac"].embedding == "finetuned"
 
@@ -43,7 +43,7 @@ def test_every_job_is_one_the_verbs_know(experiment: str, tmp_path: Path) -> Non
 def test_jobs_rest_on_the_models_of_their_seed(tmp_path: Path) -> None:
     cfg = config("seeds=[0,2]")
     made = units(cfg, read_rows(cfg), tmp_path, 5)
-    assert len(made) == 2 * (3 + 7) - 1 + 1  # the autoencoder once, the sweep once
+    assert len(made) == 2 * (3 + 6) + 1 + 1 + 1  # the autoencoder, more guidance and the sweep once
     full = made["seed_2/full"].plan(tmp_path).task
     assert full["model"] == str(tmp_path / "seed_2" / "positive" / "export")
     assert full["negative_embedding"] == str(
@@ -61,7 +61,15 @@ def test_jobs_rest_on_the_models_of_their_seed(tmp_path: Path) -> None:
 
 
 def test_only_what_rows_rest_on_is_trained(tmp_path: Path) -> None:
-    cfg = config("~rows.no_positive", "~rows.full", "~rows.no_tac", "~rows.both_halves", "full=sdedit", "claims=[]")
+    cfg = config(
+        "~rows.no_positive",
+        "~rows.no_positive_more",
+        "~rows.full",
+        "~rows.no_tac",
+        "~rows.both_halves",
+        "full=sdedit",
+        "claims=[]",
+    )
     trained = [name for name, unit in units(cfg, read_rows(cfg), tmp_path, 5).items() if unit.verb == "train"]
     assert trained == ["seed_0/positive"]
 
@@ -71,7 +79,8 @@ def test_levels_follow_the_needs(tmp_path: Path) -> None:
     made = units(cfg, read_rows(cfg), tmp_path, 5)
     steps = levels(made)
     assert set(steps[0]) == {"seed_0/positive", "seed_0/negative_base", "seed_0/autoencoder"}
-    assert set(steps[1]) == {"seed_0/negative_finetuned", "seed_0/no_positive", "seed_0/sdedit", "seed_0/no_negative"}
+    rows = "sdedit", "no_positive", "no_positive_more", "no_negative"
+    assert set(steps[1]) == {"seed_0/negative_finetuned", *(f"seed_0/{row}" for row in rows)}
     assert [made[name].cost for name in steps[2]] == sorted((made[name].cost for name in steps[2]), reverse=True)
 
 
