@@ -42,10 +42,8 @@ class Autoencoder(LightningModule):
         self.model, self.optimizer, self.lr_scheduler = model, optimizer, lr_scheduler
         self.crop, self.edge_weight, self.kl_weight, self.seed = crop, edge_weight, kl_weight, seed
         self.vae = model.vae.requires_grad_(True).train()
-        self.latent_mean, self.latent_square = (
-            MeanMetric(),
-            MeanMetric(),
-        )  # over all ranks: each may see one domain alone
+        # Over all ranks: each may see one domain alone.
+        self.latent_mean, self.latent_square = MeanMetric(), MeanMetric()
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """Reconstruct one crop of every image, mirrored half of the time."""
