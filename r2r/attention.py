@@ -63,13 +63,14 @@ SiteFilter = Callable[[AttentionSite], bool]
 
 @dataclass(frozen=True, slots=True)
 class Sites:
-    """Which attention layers a control acts on: one kind, up to a stride (shallow = small stride)."""
+    """Which attention layers a control acts on: one kind, in a range of strides (shallow = small stride)."""
 
     kind: Kind = "self"
     max_stride: int = 8
+    min_stride: int = 1
 
     def __call__(self, site: AttentionSite) -> bool:
-        return site.kind == self.kind and site.stride <= self.max_stride
+        return site.kind == self.kind and self.min_stride <= site.stride <= self.max_stride
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,8 +320,7 @@ def attention_sites(unet: UNet) -> list[AttentionSite]:
 
 
 def _site(name: str, levels: int) -> AttentionSite:
-    match = re.match(r"(down|mid|up)_block(?:s\.(\d+))?", name)
-    if match is None:
+    if (match := re.match(r"(down|mid|up)_block(?:s\.(\d+))?", name)) is None:
         raise ValueError(f"attention layer {name!r} is not in a down, mid or up block; r2r controls U-Nets")
     level = {"down": int(match[2] or 0), "mid": levels - 1, "up": levels - 1 - int(match[2] or 0)}[match[1]]
     kind: Kind = "self" if name.endswith("attn1") else "cross"

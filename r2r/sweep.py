@@ -75,8 +75,11 @@ def plan(cfg: DictConfig) -> "tuple[CellFolders, dict[Path, Path]]":
     Raises InputError for settings that cannot be swept, or an output folder that holds another sweep.
     """
     from r2r.data.cells import CellFolders
-    from r2r.tasks import SweepPlan, TranslationSettings
+    from r2r.tasks.translation_settings import TranslationSettings
+    from r2r.tasks.translation_sweep import SweepPlan
 
+    if cfg.task is not None:
+        raise InputError("a sweep is over strength and TAC ratio, which task=... has not; leave task out")
     strengths, ratios = _axis(cfg.strength), _axis(cfg.tac_ratio)
     SweepPlan.of(strengths, ratios, TranslationSettings(**{name: cfg[name] for name in SETTINGS}))
     for name in ("max_rows", "devices", "num_figures"):

@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,8 @@ def train(cfg: DictConfig) -> Any:
     folder = Path(cfg.paths.output_dir)
     checkpoint = starting_point(cfg.resume, folder)
     torch.set_float32_matmul_precision("high")
+    # Manual optimization: a checkpoint after a step holds the weights after it, as elsewhere.
+    warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
     seed_everything(cfg.seed, workers=True, verbose=False)
     data = build(cfg.data)
     data.setup("fit")

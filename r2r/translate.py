@@ -1,21 +1,27 @@
 """`python -m r2r.translate input=DIR output=DIR`: translate a folder of images, a thin layer on `RenderedToReal`.
 
+`task=vct` and `task=generator` translate by a baseline instead.
+
 Results keep their relative names as PNG. Images already done are skipped, broken ones are reported and make the exit
 code 3 once everything else is done. `run.json` in the output folder says what was run.
 """
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from r2r.cli import progress_bar, verb
+from r2r.cli import build, progress_bar, verb
 from r2r.errors import DataError, InputError
 from r2r.provenance import run_record, write_json
 
 if TYPE_CHECKING:
-    from r2r.tasks.image_translation import RenderedToReal
+    from PIL.Image import Image
+    from rich.progress import Progress
 
 SETTINGS = ("num_inference_steps", "strength", "guidance_scale", "tac_ratio", "max_stride", "inject", "start")
 SETTINGS += ("inversion_iterations", "inversion_order", "source")
@@ -29,52 +35,107 @@ def translate(cfg: DictConfig) -> None:
         DataError: at the end, naming the files that could not be read.
     """
     from r2r.data.folders import find_jobs
-    from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
+    from r2r.tasks.translation_settings import TranslationSettings
 
     jobs = find_jobs(Path(cfg.input), Path(cfg.output))
-    settings = TranslationSettings(**{name: cfg[name] for name in SETTINGS})
+    TranslationSettings(**{name: cfg[name] for name in SETTINGS})
     if cfg.batch_size < 1:
         raise InputError(f"batch_size={cfg.batch_size} must be at least 1")
     todo = {source: target for source, target in jobs.items() if not target.is_file()}
     print(f"{len(jobs)} images, {len(jobs) - len(todo)} done already")
     if not todo:
         return
-    pipe = RenderedToReal.from_pretrained(cfg.model, cfg.negative_embedding, device=cfg.device, dtype=cfg.dtype)
-    start = time.perf_counter()
-    broken = _run(pipe, todo, cfg, settings)
+    with progress_bar() as progress:
+        method = _method(cfg)(cfg, progress)
+        start = time.perf_counter()
+        broken = _run(method, todo, cfg.batch_size, progress)
     record = run_record(
         cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)),
         seconds=time.perf_counter() - start,
         images=len(todo) - len(broken),
         broken=broken,
-        unet_sample_evals=pipe.model.sample_evals,
+        **method.work(),
     )
     write_json(Path(cfg.output) / "run.json", record)
     if broken:
         raise DataError(f"{len(broken)} of {len(todo)} images could not be read:\n  " + "\n  ".join(broken))
 
 
-def _run(pipe: "RenderedToReal", todo: dict[Path, Path], cfg: DictConfig, settings: Any) -> list[str]:
-    """Translate in batches behind a progress bar; returns what could not be read."""
+@dataclass(frozen=True)
+class Method:
+    """Translates images of equal size, and tells afterwards how much work it was."""
+
+    translate: Callable[[list["Image"]], list["Image"]]
+    work: Callable[[], dict[str, Any]]
+
+
+def rendered_to_real(cfg: DictConfig, progress: "Progress") -> Method:
+    """FashionR2R."""
+    from r2r.tasks.image_translation import RenderedToReal
+
+    pipe = RenderedToReal.from_pretrained(cfg.model, cfg.negative_embedding, device=cfg.device, dtype=cfg.dtype)
+    settings: dict[str, Any] = {name: cfg[name] for name in SETTINGS}
+    settings |= {"prompt": cfg.prompt, "negative_prompt": cfg.negative_prompt}
+    run = partial(pipe, seed=cfg.seed, resolution=cfg.resolution, batch_size=cfg.batch_size, **settings)
+    return Method(run, lambda: {"unet_sample_evals": pipe.model.sample_evals})
+
+
+def visual_concept(cfg: DictConfig, progress: "Progress") -> Method:
+    """VCT; what is learned of the reference is kept beside the results, so that it is learned once."""
+    from r2r.models.stable_diffusion import StableDiffusion
+
+    if cfg.reference is None:
+        raise InputError("task=vct needs a picture that has the look: reference=PHOTO")
+    model = StableDiffusion.from_pretrained(cfg.model, dtype=cfg.dtype).to(_device(cfg))
+    translator = build(cfg.task, model=model, reference=cfg.reference)
+    kept = Path(cfg.output) / "concept.safetensors"
+    if kept.is_file():
+        translator.load_concept(kept)
+    else:
+        task = progress.add_task("learning the reference", total=translator.concept.settings.steps)
+        translator.learn_concept(seed=cfg.seed, progress=lambda steps: progress.advance(task, steps))
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        translator.save_concept(kept)
+    run = partial(translator, seed=cfg.seed, resolution=cfg.resolution)
+    return Method(run, lambda: {"unet_sample_evals": model.sample_evals})
+
+
+def generator(cfg: DictConfig, progress: "Progress") -> Method:
+    """A trained generator of an unpaired method."""
+    translator = build(cfg.task, model=cfg.model, device=_device(cfg))
+    run = partial(translator, seed=cfg.seed, resolution=cfg.resolution, batch_size=cfg.batch_size)
+    return Method(run, lambda: {"generator_sample_evals": translator.sample_evals})
+
+
+METHODS = {"VisualConceptTranslator": visual_concept, "GeneratorTranslator": generator}  # by what a task builds
+
+
+def _method(cfg: DictConfig) -> Callable[[DictConfig, "Progress"], Method]:
+    if cfg.task is None:
+        return rendered_to_real
+    name = str(cfg.task._target_).rpartition(".")[2]
+    if name not in METHODS:
+        raise InputError(f"task={name} cannot translate a folder; give task=vct, task=generator, or no task")
+    return METHODS[name]
+
+
+def _device(cfg: DictConfig) -> str:
+    import torch
+
+    return cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _run(method: Method, todo: dict[Path, Path], batch_size: int, progress: "Progress") -> list[str]:
+    """Translate in batches behind the progress bar; returns what could not be read."""
     from r2r.data.folders import readable_batches, save_png
 
     broken: list[str] = []
-    with progress_bar() as progress:
-        task = progress.add_task("translating", total=len(todo))
-        for targets, images in readable_batches(todo, cfg.batch_size, broken):
-            results = pipe(
-                images,
-                prompt=cfg.prompt,
-                negative_prompt=cfg.negative_prompt,
-                seed=cfg.seed,
-                resolution=cfg.resolution,
-                batch_size=cfg.batch_size,
-                **vars(settings),
-            )
-            for target, result in zip(targets, results, strict=True):
-                save_png(result, target)
-            progress.update(task, advance=len(images))
-        progress.update(task, completed=len(todo))
+    task = progress.add_task("translating", total=len(todo))
+    for targets, images in readable_batches(todo, batch_size, broken):
+        for target, result in zip(targets, method.translate(images), strict=True):
+            save_png(result, target)
+        progress.update(task, advance=len(images))
+    progress.update(task, completed=len(todo))
     return broken
 
 

@@ -67,3 +67,11 @@ class PoseBatch(TypedDict):
     target_keypoints: Keypoints
     caption: list[str]
     key: list[str]
+
+
+class UnpairedBatch(TypedDict):
+    """Images of two domains that have nothing to do with each other; in validation, None once a domain is through."""
+
+    source: ImageBatch
+    target: ImageBatch
+    second_source: NotRequired[ImageBatch]  # other images of the source domain, where a method asks for them

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 
 from r2r.cli import CONF, compose
 from r2r.data.folders import find_jobs
-from r2r.data.images import load_image
+from r2r.data.images import load_image, to_tensor
 from r2r.errors import DataError, InputError
+from r2r.models.gan import BridgeGenerator, PathGenerator, ResnetGenerator, save_generator
 from r2r.translate import translate
 
 
@@ -128,3 +129,51 @@ def test_command_line(renders: Path, tmp_path: Path, sd_folder: Path) -> None:
     done = subprocess.run(call, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
     assert done.returncode == 0 and "3 done already" in done.stdout
     assert {path.name for path in tmp_path.iterdir()} == {"renders", "out"}
+
+
+@pytest.mark.parametrize(
+    "network", [ResnetGenerator(4, num_blocks=1), PathGenerator(4), BridgeGenerator(4, num_timesteps=2)]
+)
+def test_a_trained_generator_translates(network: torch.nn.Module, renders: Path, tmp_path: Path) -> None:
+    (renders / "broken.png").unlink()
+    model = tmp_path / "export"
+    model.mkdir()
+    save_generator(network, model)
+    pictures = []
+    for size in (1, 2):
+        out = tmp_path / f"out_{size}"
+        translate(config(renders, out, model, "task=generator", f"batch_size={size}"))
+        pictures.append([to_tensor(load_image(path)) for path in sorted(out.rglob("*.png"))])
+    evals = 3 * (2 if isinstance(network, BridgeGenerator) else 1)
+    assert json.loads((out / "run.json").read_text())["generator_sample_evals"] == evals
+    for alone, together in zip(*pictures, strict=True):
+        assert (alone - together).abs().max() <= 2 / 255
+
+
+def test_generators_refuse_what_they_cannot_do(renders: Path, tmp_path: Path, sd_folder: Path) -> None:
+    with pytest.raises(Exception, match="no export of cut, fastcut, santa or unsb"):
+        translate(config(renders, tmp_path / "out", sd_folder, "task=generator"))
+    model = tmp_path / "export"
+    model.mkdir()
+    save_generator(ResnetGenerator(4), model)
+    with pytest.raises(Exception, match=r"num_evals=2 must lie in \[1, 1\]"):
+        translate(config(renders, tmp_path / "out", model, "task=generator", "task.num_evals=2"))
+
+
+def test_a_reference_is_learned_once_for_a_folder(renders: Path, tmp_path: Path, sd_folder: Path) -> None:
+    (renders / "broken.png").unlink()
+    out = tmp_path / "out"
+    quick = ["task=vct", "task.num_inference_steps=2", "task.null_text.num_inner_steps=1", "task.concept.steps=2"]
+    with pytest.raises(InputError, match="reference=PHOTO"):
+        translate(config(renders, out, sd_folder, *quick))
+    quick += [f"reference={renders / 'a.png'}"]
+    translate(config(renders, out, sd_folder, *quick))
+    before = (out / "concept.safetensors").stat().st_mtime_ns
+    picture = (out / "a.png").read_bytes()
+    (out / "a.png").unlink()
+    translate(config(renders, out, sd_folder, *quick))
+    assert (out / "concept.safetensors").stat().st_mtime_ns == before
+    assert (out / "a.png").read_bytes() == picture
+    (out / "a.png").unlink()
+    with pytest.raises(InputError, match="concept"):
+        translate(config(renders, out, sd_folder, *quick[:-1], f"reference={renders / 'b.jpg'}"))

@@ -21,7 +21,7 @@ class ImageGrid(Callback):
     ) -> None:
         """Keep the first images of the first batch."""
         if batch_idx == 0:
-            self._batch = {key: value[: self.num_images] for key, value in batch.items()}
+            self._batch = first(batch, self.num_images)
 
     @torch.no_grad()
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -37,3 +37,8 @@ class ImageGrid(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("preview", [str(path)], caption=[" | ".join(columns)])
+
+
+def first(batch: dict[str, Any], count: int) -> dict[str, Any]:
+    """The first `count` entries of everything in a batch, whose entries may be batches themselves."""
+    return {key: first(part, count) if isinstance(part, dict) else part[:count] for key, part in batch.items()}

@@ -1,16 +1,18 @@
-"""Images, captions and the datamodule that batches them."""
+"""Images, captions and the datamodules that batch them."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from r2r.data.datamodule import ImageDataModule
+    from r2r.data.unpaired import UnpairedDataModule
 
-__all__ = ["ImageDataModule"]
+__all__ = ["ImageDataModule", "UnpairedDataModule"]
+PLACES = {"ImageDataModule": "datamodule", "UnpairedDataModule": "unpaired"}
 
 
 def __getattr__(name: str) -> object:
-    """Import the datamodule on first use, so that images alone stay free of Lightning."""
+    """Import a datamodule on first use, so that images alone stay free of Lightning."""
     if name not in __all__:
         raise AttributeError(f"module 'r2r.data' has no attribute {name!r}")
-    return getattr(import_module("r2r.data.datamodule"), name)
+    return getattr(import_module(f"r2r.data.{PLACES[name]}"), name)

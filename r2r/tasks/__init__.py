@@ -1,8 +1,22 @@
 """One file for each method: what is trained, on what loss, and what comes out."""
 
+from r2r.tasks.cut import CUT
 from r2r.tasks.domain_finetuning import DomainFinetuning
 from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
+from r2r.tasks.santa import SANTA
 from r2r.tasks.textual_inversion import TextualInversion
 from r2r.tasks.translation_sweep import SweepPlan
+from r2r.tasks.unsb import UNSB
+from r2r.tasks.vct import VisualConceptTranslator
 
-__all__ = ["DomainFinetuning", "RenderedToReal", "SweepPlan", "TextualInversion", "TranslationSettings"]
+__all__ = [
+    "CUT",
+    "SANTA",
+    "UNSB",
+    "DomainFinetuning",
+    "RenderedToReal",
+    "SweepPlan",
+    "TextualInversion",
+    "TranslationSettings",
+    "VisualConceptTranslator",
+]

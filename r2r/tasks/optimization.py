@@ -16,3 +16,21 @@ def stepwise(
     """The optimizer over `parameters`, its learning rate scheduled by optimizer steps rather than epochs."""
     built = optimizer(list(parameters))
     return {"optimizer": built, "lr_scheduler": {"scheduler": lr_scheduler(built), "interval": "step"}}
+
+
+def linear_decay(epoch: int, constant: int, decay: int, first: int = 1) -> float:
+    """CUT's factor of the learning rate: 1 for `constant` epochs, then falling to 1 / (decay + 1) in the last.
+
+    `epoch` counts from 0, `first` is the number that the released code gives to that epoch. Beyond the end it stays at
+    0, where the released formula turns negative.
+    """
+    return max(0.0, 1.0 - max(0, epoch + first - constant) / (decay + 1))
+
+
+def constant_then_linear(
+    optimizer: torch.optim.Optimizer, num_training_steps: int, constant_share: float = 0.5
+) -> torch.optim.lr_scheduler.LambdaLR:
+    """CUT's schedule by steps instead of epochs: constant for a share of the run, then `linear_decay`."""
+    constant = round(constant_share * num_training_steps)
+    decay = num_training_steps - constant
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: linear_decay(step, constant, decay))

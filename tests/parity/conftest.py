@@ -66,3 +66,17 @@ def parity_unet() -> UNet2DConditionModel:
 def _no_grad() -> Any:
     with torch.no_grad():
         yield
+
+
+def check_update(got: Tensor, initial: Tensor, expected: Tensor, gradient: Tensor) -> None:
+    """An Adam step is a sign: where the gradient is not near zero, 99 % of the elements must have moved alike."""
+    clear = gradient.abs() > 1e-4 * gradient.abs().max()
+    alike = ((got - initial) - (expected - initial)).abs() <= 1e-6
+    assert alike[clear].float().mean() >= 0.99
+
+
+def check_gradient(case: Case, name: str, got: Tensor) -> None:
+    """Up to a relative L2 error of 3e-2: a ReLU unit that changes its sign is a jump; a mistake shows as 0.1."""
+    expected = case.tensors[f"expected.{name}"]
+    assert got.shape == expected.shape, name
+    assert (got - expected).norm() / expected.norm() <= 3e-2, name
