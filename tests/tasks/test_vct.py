@@ -53,7 +53,7 @@ def told(pipe: VisualConceptTranslator, text: str) -> TextConditioning:
     return pipe.model.encode_prompts([text])
 
 
-def close(got: Tensor, expected: Tensor) -> None:
+def assert_near(got: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -69,21 +69,21 @@ def test_without_windows_the_empty_concept_is_plain_sampling(prediction: str) ->
     got = pipe.fuse(content, empty)
     latents = content.latents[0]
     for index, step in enumerate(reversed(pipe.steps[1:])):
-        close(latents, content.latents[index])
+        assert_near(latents, content.latents[index])
         negative, prompt = (
             pipe.translator.predict_noise(latents, step.timestep, step.signal, condition)
             for condition in (content.unconditional[index], empty)
         )
         latents = ddim_step(latents, classifier_free_guidance(negative, prompt, 7.5), step.signal, step.signal_before)
-    close(got, latents)
-    close(got, content.latents[-1])
+    assert_near(got, latents)
+    assert_near(got, content.latents[-1])
 
 
 def test_the_contents_self_attention_is_no_news_to_the_content() -> None:
     """Told the same, both streams are equal, and injection changes nothing."""
     pipe = translator(cross_ratio=0.0, self_ratio=1.0)
     content = pipe.invert(latents_of())
-    close(pipe.fuse(content, told(pipe, "")), content.latents[-1])
+    assert_near(pipe.fuse(content, told(pipe, "")), content.latents[-1])
 
 
 def test_null_text_optimisation_retraces_the_inversion_better() -> None:
@@ -126,8 +126,8 @@ def test_three_rows_equal_both_streams_in_full() -> None:
             noise = pipe.translator.predict_noise(both.repeat(2, 1, 1, 1), step.timestep, step.signal, condition)
             guided = classifier_free_guidance(*noise.chunk(2), 7.5)
             both = ddim_step(both, guided, step.signal, step.signal_before)
-    close(both[:1], content.latents[-1])
-    close(both[1:], pipe.fuse(content, concept))
+    assert_near(both[:1], content.latents[-1])
+    assert_near(both[1:], pipe.fuse(content, concept))
 
 
 # Attention maps
@@ -278,7 +278,7 @@ def test_a_saved_concept_is_a_textual_inversion(tmp_path: Path) -> None:
     model = StableDiffusion(random_pipeline())
     assert model.load_negative_embedding(tmp_path / "concept.safetensors") == "<concept>"
     with torch.no_grad():
-        close(model.encode_prompts(["<concept>"]).prompt_embeds, told(pipe, "<concept>").prompt_embeds)
+        assert_near(model.encode_prompts(["<concept>"]).prompt_embeds, told(pipe, "<concept>").prompt_embeds)
 
 
 # Refusals
