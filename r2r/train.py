@@ -65,7 +65,7 @@ def _trainer(cfg: DictConfig) -> Any:
 
     if "ddp_gloo" not in StrategyRegistry:
         StrategyRegistry.register("ddp_gloo", DDPStrategy, process_group_backend="gloo")
-    callbacks = list(build(cfg.callbacks).values())
+    callbacks = [each for each in build(cfg.callbacks).values() if each is not None]  # callbacks.NAME=null drops one
     for callback in callbacks:
         if isinstance(callback, RunRecord):
             callback.config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))

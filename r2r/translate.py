@@ -88,7 +88,7 @@ def visual_concept(cfg: DictConfig, progress: "Progress") -> Method:
         raise InputError("task=vct needs a picture that has the look: reference=PHOTO")
     model = StableDiffusion.from_pretrained(cfg.model, dtype=cfg.dtype).to(_device(cfg))
     translator = build(cfg.task, model=model, reference=cfg.reference)
-    kept = Path(cfg.output) / "concept.safetensors"
+    start, kept = time.perf_counter(), Path(cfg.output) / "concept.safetensors"
     if kept.is_file():
         translator.load_concept(kept)
     else:
@@ -97,7 +97,15 @@ def visual_concept(cfg: DictConfig, progress: "Progress") -> Method:
         kept.parent.mkdir(parents=True, exist_ok=True)
         translator.save_concept(kept)
     run = partial(translator, seed=cfg.seed, resolution=cfg.resolution)
-    return Method(run, lambda: {"unet_sample_evals": model.sample_evals})
+    learned, seconds = model.sample_evals, round(time.perf_counter() - start, 2)
+    return Method(
+        run,
+        lambda: {
+            "unet_sample_evals": model.sample_evals - learned,
+            "learning_sample_evals": learned,
+            "learning_seconds": seconds,
+        },
+    )
 
 
 def generator(cfg: DictConfig, progress: "Progress") -> Method:

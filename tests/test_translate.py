@@ -168,12 +168,16 @@ def test_a_reference_is_learned_once_for_a_folder(renders: Path, tmp_path: Path,
         translate(config(renders, out, sd_folder, *quick))
     quick += [f"reference={renders / 'a.png'}"]
     translate(config(renders, out, sd_folder, *quick))
+    first = json.loads((out / "run.json").read_text())
     before = (out / "concept.safetensors").stat().st_mtime_ns
     picture = (out / "a.png").read_bytes()
     (out / "a.png").unlink()
     translate(config(renders, out, sd_folder, *quick))
     assert (out / "concept.safetensors").stat().st_mtime_ns == before
     assert (out / "a.png").read_bytes() == picture
+    again = json.loads((out / "run.json").read_text())
+    assert first["learning_sample_evals"] > 0 == again["learning_sample_evals"]
+    assert first["unet_sample_evals"] == first["images"] * again["unet_sample_evals"] > 0
     (out / "a.png").unlink()
     with pytest.raises(InputError, match="concept"):
         translate(config(renders, out, sd_folder, *quick[:-1], f"reference={renders / 'b.jpg'}"))

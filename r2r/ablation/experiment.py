@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from r2r.ablation.report import write_report
 from r2r.ablation.rows import read_rows, units
-from r2r.ablation.scenes import held_out_scenes, real_photos
+from r2r.ablation.scenes import held_out_scenes, real_photos, reference_photo
 from r2r.ablation.scoring import Scores, check_columns, metrics, score
 from r2r.ablation.work import run
 from r2r.cli import progress_bar
@@ -33,6 +33,7 @@ def ablation(cfg: DictConfig) -> Scores:
         raise InputError(f"seeds={list(cfg.seeds)}: give different numbers, at least one")
     metrics(cfg)  # weights that are missing are told before the first job
     held_out, photos = held_out_scenes(cfg, output), real_photos(cfg, output)
+    reference_photo(cfg, output)
     jobs = units(cfg, rows, output, len(held_out.names))
     print(
         f"{len(held_out.names)} held-out scenes, {len(rows)} rows, seeds {list(cfg.seeds)}: {len(jobs)} jobs",

@@ -10,6 +10,7 @@ from PIL import Image
 from rich.console import Console
 from rich.text import Text
 
+from r2r.ablation.costs import cost_table
 from r2r.ablation.results import change_table, findings, notes, record, score_table, seed_table
 from r2r.ablation.scenes import HeldOut, spread
 from r2r.ablation.scoring import Scores
@@ -34,11 +35,13 @@ def write_report(cfg: DictConfig, scores: Scores, held_out: HeldOut, run: Mappin
     output = Path(cfg.output)
     groups = {name: scores.only(places) for name, places in held_out.groups(cfg.groups).items() if len(places) > 1}
     tables, judged = all_tables(cfg, scores, groups), findings(scores, cfg)
-    figures = trade_off_figures(cfg, held_out)
+    figures, costs = trade_off_figures(cfg, held_out), cost_table(scores, cfg)
+    costs.write_csv(output / "costs.csv")
+    (output / "costs.md").write_text(costs.to_markdown(), encoding="utf-8")
     _write_tables(output, tables, scores)
     write_json(output / "scores.json", record(scores, cfg, groups))
     write_json(output / "findings.json", {"findings": [about for _, about in judged]})
-    shown = page(cfg, scores, tables, [finding for finding, _ in judged], figures, run)
+    shown = page(cfg, scores, [*tables, costs], [finding for finding, _ in judged], figures, run)
     pictures, captions = grid_columns(shown, cfg.num_grid_scenes)
     write_grid(output / "grid.png", pictures, captions)
     for figure, name in zip(figures, ("trade_off", "heat_maps"), strict=False):

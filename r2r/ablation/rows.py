@@ -15,7 +15,8 @@ from r2r.cli import compose, flat
 from r2r.errors import InputError
 from r2r.launching import Plan
 
-MODELS, EMBEDDINGS = ("none", "base", "finetuned"), ("none", "base", "finetuned")
+MODELS = ("none", "base", "finetuned")  # also of embeddings
+HALVES = ("positive", "negative")  # recipes that a model and an embedding are made by; others make a model from scratch
 # Jobs of a launcher are started with Hydra's own logging off: what they log goes where they print.
 LOGGING = {
     "version": 1,
@@ -29,7 +30,9 @@ LOGGING = {
 class Row:
     """One method: which model with which embedding, and what its translation differs in.
 
-    `model` none is the input itself. A row made `once`, for the first seed, is the same for every seed or an aside.
+    `model` none is the input itself; the name of a recipe is what that recipe trains from scratch. A row made `once`,
+    for the first seed, is the same for every seed or an aside. `evals` are those of an image, where the settings of
+    FashionR2R do not tell; only the time left rests on them.
     """
 
     key: str
@@ -38,6 +41,7 @@ class Row:
     embedding: str = "none"
     translation: Mapping[str, Any] = field(default_factory=dict)
     once: bool = False
+    evals: int | None = None
 
 
 @dataclass(frozen=True)
@@ -71,10 +75,12 @@ def read_rows(cfg: DictConfig) -> dict[str, Row]:
         try:
             row = Row(key, **({"name": key} | given))
         except TypeError as error:
-            raise InputError(f"rows.{key}: {error}; give name, model, embedding, translation, once") from error
-        if row.model not in MODELS or row.embedding not in EMBEDDINGS:
-            known = ", ".join(MODELS)
-            raise InputError(f"rows.{key}: model={row.model} embedding={row.embedding}, each must be one of {known}")
+            raise InputError(f"rows.{key}: {error}; give name, model, embedding, translation, once, evals") from error
+        known = [*MODELS, *(str(recipe) for recipe in cfg.recipes if recipe not in HALVES)]
+        if row.model not in known:
+            raise InputError(f"rows.{key}: model={row.model} must be one of {', '.join(known)}")
+        if row.embedding not in MODELS:
+            raise InputError(f"rows.{key}: embedding={row.embedding} must be one of {', '.join(MODELS)}")
         found[key] = row
     inputs = [row.key for row in found.values() if row.model == "none"]
     if len(inputs) != 1:
@@ -99,12 +105,12 @@ def units(cfg: DictConfig, rows: Mapping[str, Row], output: Path, num_scenes: in
 def trainings(cfg: DictConfig, rows: Sequence[Row], seed: int, output: Path) -> list[Unit]:
     """The training runs that the rows rest on, for one seed."""
     embeddings = {row.embedding for row in rows} - {"none"}
-    found: list[Unit] = []
+    found = [_training(cfg, row.model, seed, trained(row.model, seed), {}) for row in rows if row.model not in MODELS]
     if any("finetuned" in (row.model, row.embedding) for row in rows):
-        found.append(_training(cfg, "positive", seed, place("positive", seed), str(cfg.model)))
+        found.append(_training(cfg, "positive", seed, trained("finetuned", seed), _base(cfg, str(cfg.model))))
     for on in sorted(embeddings):
         model, needs = model_of(cfg, on, seed, output)
-        found.append(_training(cfg, "negative", seed, place(f"negative_{on}", seed), model, needs))
+        found.append(_training(cfg, "negative", seed, place(f"negative_{on}", seed), _base(cfg, model), needs))
     return found
 
 
@@ -112,7 +118,8 @@ def translation(cfg: DictConfig, row: Row, seed: int, output: Path, num_scenes: 
     """The translation of the held-out renders by one row, for one seed."""
     settings, needs = _translating(cfg, row, seed, output)
     settings |= {"input": str((output / "scenes" / "input").absolute()), **dict(row.translation)}
-    cost = num_scenes * (1 + evaluations(settings))  # one: encoding and decoding
+    evals = evaluations(settings) if row.evals is None else row.evals
+    cost = num_scenes * (1 + evals)  # one: encoding and decoding
     return Unit(place(row.key, seed), "translate", flat(settings), needs, num_scenes, cost)
 
 
@@ -136,11 +143,24 @@ def place(name: str, seed: int) -> str:
     return f"seed_{seed}/{name}"
 
 
+def trained(recipe: str, seed: int) -> str:
+    """The folder of a training by a recipe, below the output; a row may have the recipe's name."""
+    return place("positive" if recipe == "finetuned" else f"{recipe}_training", seed)
+
+
+def trainings_of(row: Row, seed: int) -> list[str]:
+    """The folders of the trainings that a row rests on, below the output."""
+    found = [trained(row.model, seed)] if row.model not in ("none", "base") else []
+    found += [trained("finetuned", seed)] if row.embedding == "finetuned" else []
+    found += [place(f"negative_{row.embedding}", seed)] if row.embedding != "none" else []
+    return list(dict.fromkeys(found))
+
+
 def model_of(cfg: DictConfig, which: str, seed: int, output: Path) -> tuple[str, tuple[str, ...]]:
-    """A model (base or finetuned) as other verbs are told it, and the job that makes it."""
+    """A model (base, finetuned or of a recipe) as other verbs are told it, and the job that makes it."""
     if which == "base":
         return str(cfg.model), ()
-    made = place("positive", seed)
+    made = trained(which, seed)
     return str((output / made / "export").absolute()), (made,)
 
 
@@ -166,10 +186,18 @@ def _translating(cfg: DictConfig, row: Row, seed: int, output: Path) -> tuple[di
     return settings, needs
 
 
-def _training(cfg: DictConfig, half: str, seed: int, name: str, model: str, needs: tuple[str, ...] = ()) -> Unit:
-    common = {"seed": seed, "model": {"pretrained": model, "resolution": cfg.resolution}}
-    settings = cast(dict[str, Any], OmegaConf.to_container(cfg[half], resolve=True))
-    overrides = [*cfg.recipes[half], *flat(common), *flat(settings)]
+def _base(cfg: DictConfig, model: str) -> dict[str, Any]:
+    """What a training that begins with a model is told of it."""
+    return {"model": {"pretrained": model, "resolution": cfg.resolution}}
+
+
+def _training(
+    cfg: DictConfig, recipe: str, seed: int, name: str, begin: Mapping[str, Any], needs: tuple[str, ...] = ()
+) -> Unit:
+    settings = cast(
+        dict[str, Any], OmegaConf.to_container(cfg[recipe if recipe in HALVES else "scratch"], resolve=True)
+    )
+    overrides = [*cfg.recipes[recipe], *flat({"seed": seed, **begin}), *flat(settings)]
     config = compose("train", overrides)
     steps = int(config.trainer.max_steps)
     return Unit(name, "train", overrides, needs, steps, 3 * steps * int(config.data.batch_size))

@@ -79,6 +79,21 @@ def held_out_scenes(cfg: DictConfig, output: Path) -> HeldOut:
     return _kept(output / "scenes", chosen, parts, about, write)
 
 
+def reference_photo(cfg: DictConfig, output: Path) -> None:
+    """Write training photo number `cfg.reference` to `reference.png`, for rows that learn from a single picture.
+
+    Raises InputError when there is no such photo.
+    """
+    if cfg.reference is None:
+        return
+    data = _datamodule("studio_photos", {"data": dict(cfg.data)}, cfg.resolution)
+    if not 0 <= cfg.reference < len(data.train_samples):
+        raise InputError(
+            f"reference={cfg.reference} must lie in [0, {len(data.train_samples) - 1}], the training photos"
+        )
+    _save(data.view(data.train_samples[cfg.reference], None)["image"], output / "reference.png")
+
+
 def real_photos(cfg: DictConfig, output: Path) -> HeldOut | None:
     """Decode the held-out real photos into `photos`, unless they are there; None without any given."""
     if cfg.photos is None:

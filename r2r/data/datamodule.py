@@ -77,6 +77,7 @@ class ImageDataModule(LightningDataModule):
         caption_field, caption_template, prompt, caption_dropout: see `CaptionRule`; one template for each
             `image_member`. Dropout concerns training alone.
         horizontal_flip: mirror half of the training images; mirrors lettering too.
+        random_crop: height and width, or one number, of a random part of each training image, for the view "image".
         val_fraction: share of the identities held out by a hash of their names when the data has no validation split.
         epoch_samples: length of an epoch over all ranks, for streamed shards, which have no length of their own.
         shuffle_buffer: undecoded samples a worker mixes when shards are streamed.
@@ -103,6 +104,7 @@ class ImageDataModule(LightningDataModule):
         prompt: str = "a photo of clothing",
         caption_dropout: float = 0.1,
         horizontal_flip: bool = False,
+        random_crop: int | Sequence[int] | None = None,
         val_fraction: float = 0.05,
         epoch_samples: int | None = None,
         shuffle_buffer: int = 1000,
@@ -120,7 +122,10 @@ class ImageDataModule(LightningDataModule):
         if len(templates) != len(members):
             raise InputError(f"{len(templates)} caption_template for {len(members)} image_member; give one for each")
         rules = [CaptionRule(template, prompt, caption_field, caption_dropout) for template in templates]
-        geometry = Geometry(_width_height(resolution), horizontal_flip)
+        if random_crop is not None and view != "image":
+            raise InputError(f"data.random_crop is for data.view=image, not for {view}")
+        window = None if random_crop is None else _width_height(random_crop, "random_crop")
+        geometry = Geometry(_width_height(resolution), horizontal_flip, window)
         foreground = labelled_foreground if layout == "face_synthetics" else binary_foreground
         by_member = dict(zip(members, rules, strict=True))
         views: dict[str, View] = {
@@ -255,10 +260,10 @@ def _entries_in_half(samples: Iterable[Sample], view: View, half: str | None) ->
     return view.entries(in_half(samples, half))
 
 
-def _width_height(resolution: int | Sequence[int]) -> tuple[int, int]:
-    """Raises: InputError when a resolution is neither a number nor height and width."""
-    if isinstance(resolution, int):
-        return resolution, resolution
-    if len(resolution) != 2:
-        raise InputError(f"data.resolution={[*resolution]} is neither a number nor [height, width]")
-    return resolution[1], resolution[0]
+def _width_height(size: int | Sequence[int], name: str = "resolution") -> tuple[int, int]:
+    """Raises: InputError when a size is neither a number nor height and width."""
+    if isinstance(size, int):
+        return size, size
+    if len(size) != 2:
+        raise InputError(f"data.{name}={[*size]} is neither a number nor [height, width]")
+    return size[1], size[0]

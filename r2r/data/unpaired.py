@@ -26,6 +26,8 @@ class UnpairedDataModule(LightningDataModule):
         num_workers: processes that load each domain.
         seed: of the orders; the target's is another one.
         horizontal_flip: mirror half of the training images.
+        random_crop: train on random parts of this size, as the released code does with 256 of 286 px; see
+            `ImageDataModule`.
         second_source: a second, independent draw from the source domain in each batch (UNSB).
 
     Raises: InputError or DataError, as `ImageDataModule`.
@@ -40,11 +42,12 @@ class UnpairedDataModule(LightningDataModule):
         num_workers: int = 2,
         seed: int = 0,
         horizontal_flip: bool = True,
+        random_crop: int | list[int] | None = None,
         second_source: bool = False,
     ) -> None:
         super().__init__()
         shared: dict[str, Any] = {"resolution": resolution, "batch_size": batch_size, "num_workers": num_workers}
-        shared["horizontal_flip"] = horizontal_flip
+        shared |= {"horizontal_flip": horizontal_flip, "random_crop": random_crop}
         self.domains = {"source": source(**shared, seed=seed), "target": target(**shared, seed=seed + 1)}
         if second_source:
             self.domains["second_source"] = source(**shared, seed=seed + 2)

@@ -52,19 +52,32 @@ def labelled_foreground(values: np.ndarray) -> np.ndarray:
 class Geometry:
     """Training view of `size` (width, height): scaled until it covers that (Lanczos), centre crop.
 
-    With `horizontal_flip` half of the training views are mirrored (not where lettering must stay readable).
+    With `horizontal_flip` half of the training views are mirrored (not where lettering must stay readable). With
+    `window` (width, height) training shows a random part of that size, evaluation the whole.
     """
 
     size: tuple[int, int]
     horizontal_flip: bool = False
+    window: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         if min(self.size) < 1:
             raise InputError(f"data.resolution must be at least 1: {min(self.size)}")
+        if self.window and not all(1 <= part <= whole for part, whole in zip(self.window, self.size, strict=True)):
+            raise InputError(
+                f"data.random_crop={self.window[::-1]} does not fit into data.resolution={self.size[::-1]}"
+            )
 
     def flips(self, chance: random.Random | None) -> bool:
         """Decides the mirror image; evaluation (`chance` None) never flips."""
         return chance is not None and self.horizontal_flip and chance.random() < 0.5
+
+    def part(self, chance: random.Random | None) -> tuple[slice, slice]:
+        """Rows and columns to show; evaluation (`chance` None) shows all."""
+        if chance is None or self.window is None:
+            return slice(None), slice(None)
+        left, top = (chance.randint(0, whole - part) for part, whole in zip(self.window, self.size, strict=True))
+        return slice(top, top + self.window[1]), slice(left, left + self.window[0])
 
     def image(self, part: Part, flip: bool) -> Float[Tensor, "3 h w"]:
         """Decoded, resized, cropped, in [-1, 1]."""
@@ -120,10 +133,12 @@ class ImageView:
     def __call__(self, sample: Sample, place: int | None) -> dict[str, Any]:
         chance = chance_at(self.seed, place)
         caption, flip = self.captions[sample.member](sample, chance), self.geometry.flips(chance)
-        part = sample.part(sample.member or only_image(sample))
-        item = {"image": self.geometry.image(part, flip), "caption": caption, "key": sample.key}
+        rows, columns = self.geometry.part(chance)
+        image = self.geometry.image(sample.part(sample.member or only_image(sample)), flip)
+        item = {"image": image[:, rows, columns], "caption": caption, "key": sample.key}
         if self.mask_member is not None:
-            item["garment_mask"] = self.geometry.mask(sample.part(self.mask_member), flip, self.foreground)
+            mask = self.geometry.mask(sample.part(self.mask_member), flip, self.foreground)
+            item["garment_mask"] = mask[:, rows, columns]
         return item
 
 

@@ -10,8 +10,8 @@ Deviations
 - The encoder is not run again on what the generator has just encoded: the keys of CUT come from its own forward pass,
   queries of translation and identity share one. 2 forward passes and 2 halves for a pair, released: 2 and 4.
 - Steps are batches; the released code counts epochs (400 in CUT, 200 in FastCUT) of its larger domain.
-- No image pool, as in the released defaults. The released code crops at random out of 286 pixels for 256, during the
-  first half of the run; here the data decides (`data.horizontal_flip`, no random crop).
+- No image pool, as in the released defaults. The released code crops at random out of 286 pixels for 256; here the
+  data decides (`data.horizontal_flip`, `data.resolution=286 data.random_crop=256`), by default without crops.
 - Batches larger than one: negatives come from the same image.
 """
 

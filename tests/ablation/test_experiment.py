@@ -1,5 +1,6 @@
 """The whole command: from training to a page, killed in the middle and given again."""
 
+import csv
 import json
 import os
 import signal
@@ -26,6 +27,12 @@ def command(output: Path, *more: str) -> list[str]:
 
 def run(output: Path, *more: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command(output, *more), capture_output=True, text=True, timeout=900, check=False)
+
+
+def costs_of(output: Path) -> dict[str, dict[str, str]]:
+    """The table of costs by row."""
+    lines = (output / "costs.csv").read_text(encoding="utf-8").splitlines()
+    return {row["Images"]: row for row in csv.DictReader(lines)}
 
 
 def kill_when(output: Path, pattern: str) -> None:
@@ -55,6 +62,10 @@ def test_killed_and_given_again_it_ends_with_the_same_table(tmp_path: Path) -> N
     for name in ("grid.png", "trade_off.png", "heat_maps.png"):
         with Image.open(straight / name) as picture:
             assert min(picture.size) > 100
+    costs = costs_of(straight)
+    assert list(costs) == ["autoencoder only", "full", "no TAC"]
+    assert costs["full"]["Images seen in training"] == "4" and costs["autoencoder only"]["Training [min]"] == ""
+    assert float(costs["full"]["Network evals per image"]) > float(costs["no TAC"]["Network evals per image"]) > 0
     page = (straight / "index.html").read_text(encoding="utf-8")
     assert "TAC on both halves" not in page and "no TAC" in page
     scores = json.loads((straight / "scores.json").read_text())
@@ -62,6 +73,25 @@ def test_killed_and_given_again_it_ends_with_the_same_table(tmp_path: Path) -> N
     assert scores["rows"][2]["evals"] > scores["rows"][3]["evals"] > 0
     refused = run(killed, "translation.guidance_scale=3")
     assert refused.returncode == 2 and "guidance_scale=2.0, now it is 3" in refused.stderr
+
+
+@pytest.mark.e2e
+def test_methods_trained_from_scratch_stand_beside_the_others(tmp_path: Path) -> None:
+    """One of each kind: a generator, an optimisation for each image, and FashionR2R."""
+    few = ["experiment=baselines", "num_scenes=2", "claims=[]", "scratch.trainer.max_steps=2", "resolution=64"]
+    few += [f"~rows.{name}" for name in ("fastcut", "santa", "unsb", "unsb_released")]
+    few += [f"{half}.trainer.max_steps=1" for half in ("positive", "negative")]
+    few += ["rows.vct.translation={task: vct,reference: ${output}/reference.png,task.guidance_scale: 2,"]
+    few[-1] += "task.num_inference_steps: 2,task.null_text.num_inner_steps: 1,task.concept.steps: 1}"
+    call = [sys.executable, "-m", "r2r.evaluate", *few, "translation.num_inference_steps=2", f"output={tmp_path}"]
+    done = subprocess.run(call, capture_output=True, text=True, timeout=900, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    costs = costs_of(tmp_path)
+    assert list(costs) == ["CUT", "VCT", "FashionR2R"]
+    assert costs["CUT"]["Images seen in training"] == "2" and float(costs["CUT"]["Network evals per image"]) == 1
+    assert costs["VCT"]["Images seen in training"] == "" and float(costs["VCT"]["Training [min]"]) > 0
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert [row["name"] for row in scores["rows"]] == ["input (identity)", "CUT", "VCT", "FashionR2R"]
 
 
 def test_without_rows_it_says_what_is_missing() -> None:

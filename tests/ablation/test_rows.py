@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
-from r2r.ablation.rows import Row, evaluations, model_of, read_rows, translation, units
+from r2r.ablation.rows import Row, evaluations, model_of, read_rows, trainings_of, translation, units
 from r2r.ablation.work import levels
 from r2r.cli import CONF, compose
 from r2r.errors import InputError
@@ -123,3 +123,23 @@ def test_models_by_name() -> None:
     cfg = config("model=some/folder")
     assert model_of(cfg, "base", 0, Path("out")) == ("some/folder", ())
     assert Row("x", "x").model == "finetuned"
+
+
+def test_a_row_of_a_recipe_of_its_own_is_trained_from_scratch(tmp_path: Path) -> None:
+    cfg = config("seeds=[0,2]", experiment="baselines")
+    made = units(cfg, read_rows(cfg), tmp_path, 5)
+    trained, translated = made["seed_2/unsb_released_training"], made["seed_2/unsb_released"]
+    task = trained.plan(tmp_path).task
+    assert task["model"]["_target_"].endswith("BridgeGenerator") and task["model"]["released"] is True
+    assert (task["seed"], task["trainer"]["max_steps"], trained.total) == (2, 1500, 1500)
+    assert translated.needs == (trained.name,)
+    job = translated.plan(tmp_path).task
+    assert job["model"] == str(tmp_path / trained.name / "export")
+    assert job["task"]["_target_"].endswith("GeneratorTranslator")
+    vct = made["seed_0/vct"].plan(tmp_path).task
+    assert (
+        vct["reference"].endswith("reference.png") and vct["task"]["guidance_scale"] == cfg.translation.guidance_scale
+    )
+    assert "seed_2/vct" not in made
+    assert trainings_of(read_rows(cfg)["full"], 2) == ["seed_2/positive", "seed_2/negative_finetuned"]
+    assert trainings_of(read_rows(cfg)["vct"], 2) == []

@@ -11,7 +11,7 @@ from PIL import Image
 
 from r2r.cli import build, compose
 from r2r.data import ImageDataModule, UnpairedDataModule
-from r2r.errors import DataError
+from r2r.errors import DataError, InputError
 
 
 @pytest.fixture
@@ -68,6 +68,28 @@ def test_validation_shows_every_image_once(folders: dict[str, Path]) -> None:
 def test_the_first_batch_is_drawn_for_each_domain(folders: dict[str, Path], tmp_path: Path) -> None:
     unpaired(folders).first_batch_grid(tmp_path / "first.png")
     assert {path.name for path in tmp_path.glob("first*.png")} == {"first_source.png", "first_target.png"}
+
+
+def test_training_sees_random_parts_and_validation_the_whole(folders: dict[str, Path]) -> None:
+    for place in folders["renders"].iterdir():  # pictures in which every place differs from its neighbours
+        Image.radial_gradient("L").crop((0, 0, 100, 120)).resize((20, 24)).convert("RGB").save(place)
+    data = unpaired(folders, random_crop=[8, 4], horizontal_flip=False)
+    view, sample = data.domains["source"].view, data.domains["source"].train_samples[0]
+    windows = view(sample, None)["image"].unfold(1, 8, 1).unfold(2, 4, 1)
+    parts = [view(sample, place)["image"] for place in range(20)]
+    assert {tuple(part.shape) for part in parts} == {(3, 8, 4)}
+    found = [((windows - part[:, None, None]).abs().amax((0, 3, 4)) == 0).nonzero().tolist() for part in parts]
+    assert all(len(places) == 1 for places in found) and len({tuple(places[0]) for places in found}) > 10
+    assert view(sample, 7)["image"].equal(parts[7])
+    batch, _, _ = next(iter(data.val_dataloader()))
+    assert batch["source"]["image"].shape[2:] == (16, 16)
+
+
+def test_a_part_must_fit(folders: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match=r"random_crop=\(32, 32\) does not fit"):
+        unpaired(folders, random_crop=32)
+    with pytest.raises(InputError, match=r"random_crop is for data\.view=image"):
+        ImageDataModule(view="pairs", random_crop=32)
 
 
 def test_a_batch_larger_than_a_domain_is_refused(folders: dict[str, Path]) -> None:
