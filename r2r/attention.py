@@ -158,12 +158,14 @@ class Record:
     """Keeps what passes at the sites in `bank`; changes nothing.
 
     With gradients enabled the inputs themselves are kept (a reference net trains through them). Without, a known site
-    is overwritten in place: compiled code sees fixed buffers instead of a growing store.
+    is overwritten in place: compiled code sees fixed buffers instead of a growing store. `query=False` keeps keys and
+    values alone, all that `Fuse` reads.
     """
 
     bank: AttentionBank
     where: SiteFilter
     enabled: bool = True
+    query: bool = True
 
     def __call__(self, inputs: AttentionInputs, site: AttentionSite) -> AttentionInputs:
         if self.enabled and self.where(site):
@@ -171,6 +173,8 @@ class Record:
         return inputs
 
     def _keep(self, inputs: AttentionInputs, name: str) -> None:
+        if not self.query:
+            inputs = AttentionInputs(inputs.query[:, :, :0], inputs.sources)
         if torch.is_grad_enabled() or name not in self.bank:
             self.bank[name] = inputs
         else:
@@ -232,13 +236,14 @@ class Inject:
 class Fuse:
     """Own and reference keys and values share one softmax (reference nets: IGR, TruePose).
 
-    `mask(site, m)` says which of the m reference keys each row may attend to, shape (b, 1, 1, m), True = attend; a row
-    with none attends to its own keys alone. `rows` maps rows of the bank to receivers; other rows see no reference.
+    `mask(site, m)` says which of the m reference keys each row may attend to, shape (b, 1, 1, m), True = attend, None =
+    all of them; a row with none attends to its own keys alone. `rows` maps rows of the bank to receivers; other rows
+    see no reference.
     """
 
     bank: AttentionBank
     where: SiteFilter
-    mask: Callable[[AttentionSite, int], Bool[Tensor, "b 1 1 m"]] | None = None
+    mask: Callable[[AttentionSite, int], Bool[Tensor, "b 1 1 m"] | None] | None = None
     rows: RowMap | None = None
 
     def __call__(self, inputs: AttentionInputs, site: AttentionSite) -> AttentionInputs:

@@ -1,6 +1,6 @@
 """`python -m r2r.translate input=DIR output=DIR`: translate a folder of images, a thin layer on `RenderedToReal`.
 
-`task=vct` and `task=generator` translate by a baseline instead.
+`task=vct` and `task=generator` translate by a baseline instead; `task=garment_restoration` restores flat garments.
 
 Results keep their relative names as PNG. Images already done are skipped, broken ones are reported and make the exit
 code 3 once everything else is done. `run.json` in the output folder says what was run.
@@ -65,8 +65,9 @@ def translate(cfg: DictConfig) -> None:
 class Method:
     """Translates images of equal size, and tells afterwards how much work it was."""
 
-    translate: Callable[[list["Image"]], list["Image"]]
+    translate: Callable[[list[Any]], list["Image"]]
     work: Callable[[], dict[str, Any]]
+    load: Callable[[Path], Any] | None = None  # of what is translated; None: images
 
 
 def rendered_to_real(cfg: DictConfig, progress: "Progress") -> Method:
@@ -115,7 +116,24 @@ def generator(cfg: DictConfig, progress: "Progress") -> Method:
     return Method(run, lambda: {"generator_sample_evals": translator.sample_evals})
 
 
-METHODS = {"VisualConceptTranslator": visual_concept, "GeneratorTranslator": generator}  # by what a task builds
+def garment_restoration(cfg: DictConfig, progress: "Progress") -> Method:
+    """IGR; persons are read with their label maps."""
+    translator = build(cfg.task, model=cfg.model, input=cfg.input, device=_device(cfg), dtype=cfg.dtype)
+    run = partial(translator, seed=cfg.seed, resolution=cfg.resolution)
+    denoiser = translator.restorer.denoiser
+
+    def work() -> dict[str, Any]:
+        looked = denoiser.reference.sample_evals if denoiser.reference is not None else 0
+        return {"unet_sample_evals": denoiser.model.sample_evals, "reference_sample_evals": looked}
+
+    return Method(run, work, translator.load)
+
+
+METHODS = {  # by what a task builds
+    "VisualConceptTranslator": visual_concept,
+    "GeneratorTranslator": generator,
+    "GarmentTranslator": garment_restoration,
+}
 
 
 def _method(cfg: DictConfig) -> Callable[[DictConfig, "Progress"], Method]:
@@ -123,7 +141,8 @@ def _method(cfg: DictConfig) -> Callable[[DictConfig, "Progress"], Method]:
         return rendered_to_real
     name = str(cfg.task._target_).rpartition(".")[2]
     if name not in METHODS:
-        raise InputError(f"task={name} cannot translate a folder; give task=vct, task=generator, or no task")
+        known = "vct, generator or garment_restoration"
+        raise InputError(f"task={name} cannot translate a folder; give task={known}, or no task")
     return METHODS[name]
 
 
@@ -136,10 +155,11 @@ def _device(cfg: DictConfig) -> str:
 def _run(method: Method, todo: dict[Path, Path], batch_size: int, progress: "Progress") -> list[str]:
     """Translate in batches behind the progress bar; returns what could not be read."""
     from r2r.data.folders import readable_batches, save_png
+    from r2r.data.images import load_image
 
     broken: list[str] = []
     task = progress.add_task("translating", total=len(todo))
-    for targets, images in readable_batches(todo, batch_size, broken):
+    for targets, images in readable_batches(todo, batch_size, broken, method.load or load_image):
         for target, result in zip(targets, method.translate(images), strict=True):
             save_png(result, target)
         progress.update(task, advance=len(images))

@@ -2,8 +2,9 @@
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -32,15 +33,24 @@ def find_jobs(source: Path, output: Path) -> dict[Path, Path]:
     return jobs
 
 
+class Loaded(Protocol):
+    """An image, or what a method reads beside it."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the image."""
+        ...
+
+
 def readable_batches(
-    todo: Mapping[Path, Path], size: int, broken: list[str]
-) -> Iterator[tuple[list[Path], list[Image.Image]]]:
-    """Batches of decoded images of equal size with their targets; the unreadable are noted in `broken`."""
+    todo: Mapping[Path, Path], size: int, broken: list[str], load: Callable[[Path], Loaded] = load_image
+) -> Iterator[tuple[list[Path], list[Any]]]:
+    """Batches of what was loaded, of equal image size, with their targets; the unreadable are noted in `broken`."""
     targets: list[Path] = []
-    images: list[Image.Image] = []
+    images: list[Loaded] = []
     for source, target in todo.items():
         try:
-            image = load_image(source)
+            image = load(source)
         except DataError as error:
             broken.append(str(error))
             log.warning("skipped: %s", error)

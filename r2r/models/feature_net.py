@@ -54,17 +54,18 @@ class FeatureNet(nn.Module):
 
     def features(self, images: Images) -> Float[Tensor, "b d"]:
         """Standardised statistics of the first three stages (d = 336), of images in [-1, 1]."""
-        return self._describe(self._activations(images))
+        return self._describe(self.activations(images))
 
     def forward(self, images: Images) -> tuple[Float[Tensor, "b c"], Float[Tensor, "b t"]]:
         """Logits of the categories and of the textures, from the means of the last three stages."""
-        activations = self._activations(images)
+        activations = self.activations(images)
         if self.training:
             self._describe([stage.detach() for stage in activations])  # keeps the running statistics
         pooled = torch.cat([_mean(stage) for stage in activations[1:]], dim=1)
         return self.category_head(pooled), self.texture_head(pooled)
 
-    def _activations(self, images: Images) -> list[Tensor]:
+    def activations(self, images: Images) -> list[Tensor]:
+        """What the four stages make of images in [-1, 1], each (b, c, h, w)."""
         activations: list[Tensor] = []
         for stage in self.stages:
             activations.append(stage(activations[-1] if activations else images))

@@ -1,4 +1,4 @@
-"""Latents of images that come again: training without augmentation encodes every image once, not once an epoch."""
+"""Codes of images that come again: training without augmentation encodes every image once, not once an epoch."""
 
 from collections.abc import Callable
 from hashlib import blake2b
@@ -6,22 +6,23 @@ from hashlib import blake2b
 import torch
 from torch import Tensor
 
-from r2r.types import Images, Latents
+from r2r.types import Images
 
 
 class LatentCache:
     """An encoder that remembers, by the content of the image: one that was altered on the way is another image.
 
-    Latents stay on the device of their image, and nothing is ever dropped: for data sets whose latents fit into memory.
+    It may be a VAE's, or one of image tokens. Codes stay on the device of their image, and nothing is ever dropped: for
+    data sets whose codes fit into memory.
     """
 
-    def __init__(self, encode: Callable[[Images], Latents]) -> None:
+    def __init__(self, encode: Callable[[Images], Tensor]) -> None:
         """`encode` must treat every image by itself."""
         self.encode = encode
         self._known: dict[bytes, Tensor] = {}
 
-    def __call__(self, images: Images) -> Latents:
-        """The latents of a batch; only images that were never seen are encoded, in one call."""
+    def __call__(self, images: Images) -> Tensor:
+        """The codes of a batch; only images that were never seen are encoded, in one call."""
         names = [blake2b(image.numpy().tobytes(), digest_size=16).digest() for image in images.cpu().contiguous()]
         new = {name: row for row, name in enumerate(names) if name not in self._known}
         if new:

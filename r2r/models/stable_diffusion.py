@@ -168,11 +168,14 @@ class StableDiffusion:
     ) -> Latents:
         """One U-Net call: noise or v for each row; `timesteps` has shape () or (b,)."""
         self.sample_evals += len(latents)
-        extra: dict[str, Any] = {}
+        return self.unet(latents, timesteps, return_dict=False, **self.told(latents, condition))[0]
+
+    def told(self, latents: Latents, condition: TextConditioning) -> dict[str, Any]:
+        """What a U-Net of this family is told beside latents and timesteps, as its keyword arguments."""
+        words: dict[str, Any] = {"encoder_hidden_states": condition.prompt_embeds}
         if condition.pooled_prompt_embeds is not None:
-            extra["added_cond_kwargs"] = self._size_condition(latents, condition.pooled_prompt_embeds)
-        embeds = condition.prompt_embeds
-        return self.unet(latents, timesteps, encoder_hidden_states=embeds, return_dict=False, **extra)[0]
+            words["added_cond_kwargs"] = self._size_condition(latents, condition.pooled_prompt_embeds)
+        return words
 
     def _size_condition(self, latents: Tensor, pooled: Tensor) -> dict[str, Tensor]:
         """SDXL's micro-conditioning: original size, no crop, target size, all the size at hand (arXiv:2307.01952)."""

@@ -2,6 +2,8 @@
 
 from r2r.tasks.cut import CUT
 from r2r.tasks.domain_finetuning import DomainFinetuning
+from r2r.tasks.garment_restoration import GarmentRestoration
+from r2r.tasks.garment_restorer import GarmentRestorer, RestorationSettings
 from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
 from r2r.tasks.santa import SANTA
 from r2r.tasks.textual_inversion import TextualInversion
@@ -14,7 +16,10 @@ __all__ = [
     "SANTA",
     "UNSB",
     "DomainFinetuning",
+    "GarmentRestoration",
+    "GarmentRestorer",
     "RenderedToReal",
+    "RestorationSettings",
     "SweepPlan",
     "TextualInversion",
     "TranslationSettings",

@@ -1,0 +1,222 @@
+"""A denoiser of flat garments that looks at the person who wears them: reference net, image prompt, fusion blocks.
+
+IGR, *Improving Diffusion Model for Garment Restoration from Person Image* (arXiv:2412.11513): a pretrained latent
+diffusion model, two garment extractors of the person image, for low-level features and for high-level semantics, and
+fusion blocks that combine self- and cross-attention.
+
+Deviations
+- Of the paper only the abstract, first lines and two captions could be read; no formula of it is known. This is a
+  construction of r2r's after its open relatives (IDM-VTON, Magic Clothing, Animate Anyone, IP-Adapter): in every block
+  self-attention over own and reference keys (`ReferenceNet`), then cross-attention to the text plus a scaled one to
+  image tokens (`ImagePrompt`).
+- A summary of the paper calls the IP-Adapter the low-level extractor and the twin network the high-level one; all its
+  relatives have it the other way round. The two are named by mechanism here.
+- A garment mask on the reference keys and the category in the prompt are r2r's; either can be left out.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from r2r.attention import AttentionSite, Fuse, RowMap, Sites, install
+from r2r.errors import InputError
+from r2r.models.image_encoder import ImageEncoder
+from r2r.models.image_prompt import ImagePrompt
+from r2r.models.reference_net import ReferenceNet
+from r2r.models.stable_diffusion import PRETRAINED, StableDiffusion, TextConditioning
+from r2r.types import GarmentMask, Images, Latents
+
+SETTINGS = "garment.json"
+PARTS = ("unet", "reference", "image_prompt")  # what an export may hold, each in NAME.safetensors
+
+
+@dataclass
+class ReferenceKeys:
+    """Which reference keys each row sees: those of the garment, or all; none for rows that are not to look.
+
+    `mask` (b, 1, h, w) is brought to the tokens of a layer by its maximum: a token sees the garment where any of its
+    pixels does.
+    """
+
+    latent_size: tuple[int, int] = (1, 1)
+    mask: GarmentMask | None = None
+    looking: Bool[Tensor, " b"] | None = None
+
+    def __call__(self, site: AttentionSite, tokens: int) -> Bool[Tensor, "b 1 1 m"] | None:
+        looking = None if self.looking is None else self.looking[:, None, None, None].expand(-1, 1, 1, tokens)
+        if self.mask is None:
+            return looking
+        grid = site.token_grid(*self.latent_size)
+        seen = F.adaptive_max_pool2d(self.mask.float(), grid).flatten(1)[:, None, None] > 0
+        return seen if looking is None else seen & looking
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """What was seen of persons, once: tokens of the image prompt, and the garment masks; the rest lies in the bank."""
+
+    count: int
+    tokens: Float[Tensor, "b k d"] | None
+    mask: GarmentMask | None
+
+
+class GarmentDenoiser(nn.Module):
+    """The U-Net of `model` with both extractors; controls are installed for good.
+
+    Parameters of the module are those that may train: U-Net, reference net, image prompt. VAE, text encoder and image
+    encoder stay frozen outside.
+    """
+
+    def __init__(
+        self,
+        model: StableDiffusion,
+        encoder: ImageEncoder | None = None,
+        image_prompt: dict[str, Any] | None = None,
+        *,
+        use_reference: bool = True,
+        min_stride: int = 1,
+    ) -> None:
+        """Build on a pretrained model.
+
+        Args:
+            model: its U-Net becomes the denoiser, and the reference net begins as a copy of it.
+            encoder: of the image prompt; None leaves the image prompt out.
+            image_prompt: settings of `ImagePrompt`.
+            use_reference: False leaves the reference net out.
+            min_stride: self-attentions from this stride on are fused; larger ones are cheaper and keep less detail.
+
+        Raises InputError when a setting does not fit the U-Net.
+        """
+        super().__init__()
+        self.model, self.unet, self._encoder = model, model.unet, [encoder]  # in a list: not a module of this one
+        where = Sites("self", min_stride=min_stride)
+        try:
+            self.reference = ReferenceNet(model.unet, where) if use_reference else None
+            settings = image_prompt or {}
+            self.image_prompt = ImagePrompt(model.unet, encoder.width, **settings) if encoder is not None else None
+        except ValueError as error:
+            raise InputError(str(error)) from error
+        origin = encoder.origin if encoder is not None else None
+        self.settings = {
+            "base": base_name(model),
+            "min_stride": min_stride,
+            "encoder": origin,
+            "image_prompt": settings,
+        }
+        self.keys, self.reference_is_base = ReferenceKeys(), True
+        self.fuse = Fuse(self.reference.bank, where, self.keys) if self.reference is not None else None
+        install(model.unet, *(control for control in (self.fuse, self.image_prompt) if control is not None))
+
+    @property
+    def encoder(self) -> ImageEncoder | None:
+        """The frozen image encoder."""
+        return self._encoder[0]
+
+    def to_device(self, device: torch.device | str) -> "GarmentDenoiser":
+        """Move everything, also what is frozen."""
+        self.model.to(device)
+        if self.encoder is not None:
+            self.encoder.to(device)
+        return self.to(device)
+
+    def look(
+        self,
+        persons: Images,
+        condition: TextConditioning,
+        mask: GarmentMask | None = None,
+        latents: Latents | None = None,
+        encoded: Float[Tensor, "b n d"] | None = None,
+    ) -> Appearance:
+        """Look at persons once, for any number of predictions.
+
+        The condition is what the denoiser is told; `latents` and `encoded` are the persons' own and what the image
+        encoder makes of them, where they are known already. What the reference net saw is kept until the next call.
+        """
+        latents = self.model.encode(persons) if latents is None else latents
+        self.keys.latent_size = (latents.shape[2], latents.shape[3])
+        if self.reference is not None:
+            self.reference(latents, **self.model.told(latents, condition))
+        prompt, encoder = self.image_prompt, self.encoder
+        if prompt is None or encoder is None:
+            return Appearance(len(persons), None, mask)
+        return Appearance(len(persons), prompt.read(encoder(persons) if encoded is None else encoded), mask)
+
+    def predict(
+        self,
+        latents: Latents,
+        timesteps: Tensor,
+        condition: TextConditioning,
+        appearance: Appearance,
+        looking: Bool[Tensor, " b"] | None = None,
+        told: Bool[Tensor, " b"] | None = None,
+    ) -> Latents:
+        """One denoiser call on k groups of as many rows as persons were looked at, in their order.
+
+        `looking` and `told` say which rows see the reference and the image tokens; None: all of them.
+        """
+        groups = len(latents) // appearance.count
+        if self.fuse is not None:
+            self.keys.mask = None if appearance.mask is None else appearance.mask.repeat(groups, 1, 1, 1)
+            self.keys.looking, self.fuse.rows = looking, _every_group(groups, appearance.count)
+        if self.image_prompt is not None and appearance.tokens is not None:
+            tokens = appearance.tokens.repeat(groups, 1, 1)
+            self.image_prompt.tokens = tokens if told is None else tokens * told[:, None, None].to(tokens)
+        return self.model.predict(latents, timesteps, condition)
+
+    @property
+    def parts(self) -> list[str]:
+        """Which of `PARTS` there are."""
+        return [name for name in PARTS if getattr(self, name) is not None]
+
+    def save(self, folder: Path, dtype: torch.dtype = torch.float32, **about: Any) -> None:
+        """Write how it is put together, and what differs from the base model (a reference net only if trained).
+
+        `about` is kept beside the settings.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        trained = any(p.requires_grad for p in self.reference.parameters()) if self.reference is not None else False
+        for name in self.parts:
+            if name != "reference" or trained or not self.reference_is_base:
+                state = getattr(self, name).state_dict()
+                state = {key: value.detach().to(dtype).contiguous() for key, value in state.items()}
+                save_file(state, folder / f"{name}.safetensors")
+        content = {"parts": self.parts, **self.settings, **about}
+        (folder / SETTINGS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+    def load(self, folder: Path) -> None:
+        """Take up the weights of an export. Raises InputError for one that was put together differently."""
+        content = read_settings(folder)
+        for name, own in {"parts": self.parts, **self.settings}.items():
+            if content.get(name) != own:
+                raise InputError(f"{folder} has {name}={content.get(name)}, here it is {own}; give the same settings")
+        for name in self.parts:
+            if (folder / f"{name}.safetensors").is_file():
+                getattr(self, name).load_state_dict(load_file(folder / f"{name}.safetensors"))
+                self.reference_is_base &= name != "reference"
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What an export says of itself. Raises InputError for a folder that is none."""
+    if not (folder / SETTINGS).is_file():
+        raise InputError(f"{folder} is no export of igr_coarse or igr_fine: it has no {SETTINGS}")
+    return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+
+
+def base_name(model: StableDiffusion) -> str:
+    """A model as `StableDiffusion.from_pretrained` takes it: its alias, hub id or folder."""
+    path = str(model.pipe.name_or_path)
+    return next((alias for alias, name in PRETRAINED.items() if name == path), path)
+
+
+def _every_group(groups: int, count: int) -> RowMap | None:
+    """Every group of rows receives the whole bank; None where there is one group."""
+    if groups == 1:
+        return None
+    return RowMap(tuple((slice(start, start + count), slice(0, count)) for start in range(0, groups * count, count)))

@@ -1,0 +1,143 @@
+"""Restoration of a folder: photos of persons with their label maps in, flat garments out; what cannot be is said early.
+
+A label map tells where the garment is and which: without one a model that was trained on masks has nothing to go by.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, UInt8
+from PIL import Image
+from scipy import ndimage
+
+from r2r.data.images import decode_mask, fit_to_multiple, load_image, to_pil, to_tensor
+from r2r.errors import DataError, InputError
+from r2r.models.garment_denoiser import read_settings
+from r2r.parsing import REGIONS, label_names, region_map
+from r2r.tasks.garment_restorer import WORDS, GarmentRestorer, RestorationSettings
+
+LEAST_GARMENT = 0.005  # share of the picture
+LEAST_FACE = 0.5  # of the largest face: from here on another face is another person
+
+
+@dataclass(frozen=True)
+class Person:
+    """A photo, which garment is wanted, and where it is."""
+
+    image: Image.Image
+    slot: str
+    mask: Bool[np.ndarray, "h w"] | None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the photo."""
+        return self.image.size
+
+
+class GarmentTranslator:
+    """Restore one garment of each person.
+
+    >>> pipe = GarmentTranslator("logs/igr_fine/export", "persons", "parsing")  # doctest: +SKIP
+    >>> flats = pipe([pipe.load(path) for path in photos])  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: str,
+        input: str | Path,
+        parsing: str | Path | None = None,
+        label_set: str = "ATR_18",
+        slot: str = "largest",
+        sampling: RestorationSettings | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> None:
+        """Check what is given, then load an export of `experiment=igr_coarse` or `igr_fine`.
+
+        Args:
+            model: its folder.
+            input: folder of the photos, or one of them.
+            parsing: folder of label maps with the photos' relative names, `.png`.
+            label_set: theirs; a name of `r2r.parsing.LABEL_SETS`.
+            slot: upper, lower or full; with label maps also "largest", the one that shows most.
+            sampling: how to sample.
+            device, dtype: of the networks.
+
+        Raises:
+            InputError: a setting is unfit, or there is no export or no folder of label maps.
+            MissingWeightsError: the base model or the image encoder is not at hand.
+        """
+        label_names(label_set)
+        if slot not in (*WORDS, "largest"):
+            raise InputError(f"task.slot={slot} is none of {', '.join(WORDS)}, largest")
+        if parsing is not None and not Path(parsing).is_dir():
+            raise InputError(f"task.parsing={parsing}: no such folder; give one of label maps, named as the photos")
+        if parsing is None and (read_settings(Path(model)).get("mask_reference", True) or slot == "largest"):
+            raise InputError(
+                "task.parsing is missing: this model looks at the garment alone, and task.slot=largest must be "
+                "measured; give a folder of label maps, named as the photos"
+            )
+        self.root = Path(input) if Path(input).is_dir() else Path(input).parent
+        self.parsing = None if parsing is None else Path(parsing)
+        self.label_set, self.slot, self.sampling = label_set, slot, sampling or RestorationSettings()
+        self.restorer = GarmentRestorer.from_pretrained(model, device=device, dtype=dtype)
+        self.device = device
+
+    def load(self, path: Path) -> Person:
+        """A photo with its mask.
+
+        Raises DataError, naming the file, for a photo or label map that is missing or broken, labels of another set,
+        several persons, or no garment of the slot.
+        """
+        image = load_image(path)
+        if self.parsing is None:
+            return Person(image, self.slot, None)
+        place = self.parsing / path.relative_to(self.root).with_suffix(".png")
+        try:
+            labels = np.array(decode_mask(place.read_bytes(), str(place)))
+        except OSError as error:
+            raise DataError(f"{path}: no label map {place} ({error.strerror})") from error
+        if labels.shape != image.size[::-1]:
+            raise DataError(f"{place} is {labels.shape[1]}x{labels.shape[0]}, {path} {image.width}x{image.height}")
+        try:
+            slot, mask = garment(region_map(labels, self.label_set), self.slot)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from error
+        return Person(image, slot, mask)
+
+    @torch.no_grad()
+    def __call__(self, persons: Sequence[Person], *, seed: int = 0, resolution: int | None = None) -> list[Image.Image]:
+        """Flat garments in the sizes of the photos, which must be equal; `resolution` is the short side to work at."""
+        fitted = [fit_to_multiple(person.image, self.restorer.model.size_multiple, resolution) for person in persons]
+        pixels = torch.stack([to_tensor(image) for image, _ in fitted]).to(self.device)
+        known = [person.mask for person in persons if person.mask is not None]
+        masks = torch.stack([_resized(mask, fitted[0][0].size) for mask in known]).to(self.device) if known else None
+        slots = [person.slot for person in persons]
+        flats = self.restorer(pixels, slots, masks, seed=seed, settings=self.sampling)
+        return [back(to_pil(flat)) for flat, (_, back) in zip(flats, fitted, strict=True)]
+
+
+def garment(regions: UInt8[np.ndarray, "h w"], slot: str) -> tuple[str, Bool[np.ndarray, "h w"]]:
+    """A garment of the only person in a region map: its slot, found for "largest", and its mask.
+
+    Raises DataError for several persons, or a garment that shows in less than half a per cent of the picture.
+    """
+    faces: Any = ndimage.label(regions == REGIONS.index("face"))
+    sizes = sorted(np.bincount(faces[0].ravel())[1:], reverse=True)
+    if persons := sum(size >= LEAST_FACE * sizes[0] for size in sizes[1:]):
+        raise DataError(f"{persons + 1} faces, so several persons; crop to one")
+    masks = {name: regions == REGIONS.index(name) for name in (WORDS if slot == "largest" else (slot,))}
+    found = max(masks, key=lambda name: masks[name].sum())
+    if masks[found].mean() < LEAST_GARMENT:
+        wanted = "garment" if slot == "largest" else f"{slot} garment"
+        raise DataError(f"no {wanted}: {masks[found].mean():.2%} of the picture")
+    return found, masks[found]
+
+
+def _resized(mask: Bool[np.ndarray, "h w"], size: tuple[int, int]) -> torch.Tensor:
+    image = Image.fromarray(mask.astype(np.uint8) * 255)
+    return torch.from_numpy(np.array(image.resize(size, Image.Resampling.NEAREST)) > 127)[None]
