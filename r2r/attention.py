@@ -158,8 +158,7 @@ class Record:
     """Keeps what passes at the sites in `bank`; changes nothing.
 
     With gradients enabled the inputs themselves are kept (a reference net trains through them). Without, a known site
-    is overwritten in place: compiled code sees fixed buffers instead of a growing store. `query=False` keeps keys and
-    values alone, all that `Fuse` reads.
+    is overwritten in place: compiled code sees fixed buffers, no growing store. `query=False`: keys and values alone.
     """
 
     bank: AttentionBank
@@ -168,17 +167,14 @@ class Record:
     query: bool = True
 
     def __call__(self, inputs: AttentionInputs, site: AttentionSite) -> AttentionInputs:
-        if self.enabled and self.where(site):
-            self._keep(inputs, site.name)
-        return inputs
-
-    def _keep(self, inputs: AttentionInputs, name: str) -> None:
-        if not self.query:
-            inputs = AttentionInputs(inputs.query[:, :, :0], inputs.sources)
-        if torch.is_grad_enabled() or name not in self.bank:
-            self.bank[name] = inputs
+        if not (self.enabled and self.where(site)):
+            return inputs
+        kept = inputs if self.query else AttentionInputs(inputs.query[:, :, :0], inputs.sources)
+        if torch.is_grad_enabled() or site.name not in self.bank:
+            self.bank[site.name] = kept
         else:
-            _overwrite(self.bank[name], inputs)
+            _overwrite(self.bank[site.name], kept)
+        return inputs
 
 
 def snapshot(bank: AttentionBank) -> AttentionBank:
@@ -236,9 +232,8 @@ class Inject:
 class Fuse:
     """Own and reference keys and values share one softmax (reference nets: IGR, TruePose).
 
-    `mask(site, m)` says which of the m reference keys each row may attend to, shape (b, 1, 1, m), True = attend, None =
-    all of them; a row with none attends to its own keys alone. `rows` maps rows of the bank to receivers; other rows
-    see no reference.
+    `mask(site, m)` says which of the m reference keys each row may attend to, (b, 1, 1, m), True = attend, None = all;
+    a row with none attends to its own alone. `rows` maps rows of the bank to receivers; other rows see no reference.
     """
 
     bank: AttentionBank

@@ -4,11 +4,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from r2r.data.curation import Curation
     from r2r.data.datamodule import ImageDataModule
     from r2r.data.unpaired import UnpairedDataModule
 
-__all__ = ["ImageDataModule", "UnpairedDataModule"]
-PLACES = {"ImageDataModule": "datamodule", "UnpairedDataModule": "unpaired"}
+__all__ = ["Curation", "ImageDataModule", "UnpairedDataModule"]
+PLACES = {"Curation": "curation", "ImageDataModule": "datamodule", "UnpairedDataModule": "unpaired"}
 
 
 def __getattr__(name: str) -> object:

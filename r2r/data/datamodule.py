@@ -12,6 +12,7 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from r2r.data.captions import CaptionRule
+from r2r.data.curation import Curation
 from r2r.data.datasets import find_samples
 from r2r.data.grid import caption_grid, shown_pictures
 from r2r.data.people import PoseView, RestorationView
@@ -81,6 +82,7 @@ class ImageDataModule(LightningDataModule):
         val_fraction: share of the identities held out by a hash of their names when the data has no validation split.
         epoch_samples: length of an epoch over all ranks, for streamed shards, which have no length of their own.
         shuffle_buffer: undecoded samples a worker mixes when shards are streamed.
+        curation: drops bad training pairs, for the view "restoration" of data that are not streamed.
         checked_samples: evenly spaced training samples decoded in `setup`; None checks all.
 
     Raises: InputError or DataError, from `setup` at the latest, for data that is missing, empty, broken or too small.
@@ -108,6 +110,7 @@ class ImageDataModule(LightningDataModule):
         val_fraction: float = 0.05,
         epoch_samples: int | None = None,
         shuffle_buffer: int = 1000,
+        curation: Curation | None = None,
         checked_samples: int | None = 16,
     ) -> None:
         super().__init__()
@@ -122,10 +125,7 @@ class ImageDataModule(LightningDataModule):
         if len(templates) != len(members):
             raise InputError(f"{len(templates)} caption_template for {len(members)} image_member; give one for each")
         rules = [CaptionRule(template, prompt, caption_field, caption_dropout) for template in templates]
-        if random_crop is not None and view != "image":
-            raise InputError(f"data.random_crop is for data.view=image, not for {view}")
-        window = None if random_crop is None else _width_height(random_crop, "random_crop")
-        geometry = Geometry(_width_height(resolution), horizontal_flip, window)
+        geometry = Geometry(_width_height(resolution), horizontal_flip, _window(random_crop, view))
         foreground = labelled_foreground if layout == "face_synthetics" else binary_foreground
         by_member = dict(zip(members, rules, strict=True))
         views: dict[str, View] = {
@@ -138,7 +138,11 @@ class ImageDataModule(LightningDataModule):
         if view not in views:
             raise InputError(f"unknown data.view {view!r}; known: {', '.join(views)}")
         self.view, self.view_name, self.half = views[view], view, half
-        self.streamed = is_streamed(self.root)
+        self.streamed, self.curation = is_streamed(self.root), curation
+        if curation is not None and (view != "restoration" or self.streamed):
+            raise InputError(
+                "data.curation is for data.view=restoration of files or local shards, which can be measured"
+            )
         self.train_samples: list[Sample] = []
         self.val_samples: list[Sample] = []
         self.shards: dict[str, list[str]] = {}
@@ -150,6 +154,8 @@ class ImageDataModule(LightningDataModule):
             self._find()
             for sample in self._checked():
                 self.view(sample, None)
+            if self.curation is not None:
+                self.train_samples = self.curation.keep(self.train_samples, self.view)
         self._train_order()
 
     def describe(self) -> dict[str, Any]:
@@ -258,6 +264,13 @@ class ImageDataModule(LightningDataModule):
 
 def _entries_in_half(samples: Iterable[Sample], view: View, half: str | None) -> Iterator[Sample]:
     return view.entries(in_half(samples, half))
+
+
+def _window(size: int | Sequence[int] | None, view: str) -> tuple[int, int] | None:
+    """Raises: InputError for a view that shows more than one image, whose parts would not match."""
+    if size is not None and view != "image":
+        raise InputError(f"data.random_crop is for data.view=image, not for {view}")
+    return None if size is None else _width_height(size, "random_crop")
 
 
 def _width_height(size: int | Sequence[int], name: str = "resolution") -> tuple[int, int]:

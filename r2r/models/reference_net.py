@@ -52,6 +52,7 @@ class ReferenceNet(nn.Module):
 
     def forward(self, latents: Tensor, **told: Any) -> AttentionBank:
         """Keys and values of scaled latents (b, c, h, w) at t = 0; `told` as by `StableDiffusion.told`."""
+        self.bank.clear()  # other persons may be other in number and size
         self.sample_evals += len(latents)
         times = torch.zeros((), dtype=torch.long, device=latents.device)
         self.unet(latents, times, return_dict=False, **told)

@@ -32,7 +32,22 @@ from r2r.types import GarmentMask, Images, RestorationBatch
 
 
 class GarmentRestoration(LightningModule):
-    """Trains denoiser, reference net and image prompt on pairs of a person and a flat garment."""
+    """Trains denoiser, reference net and image prompt on pairs of a person and a flat garment.
+
+    Args:
+        model: what denoiser and reference net begin as.
+        encoder, image_prompt, use_reference, min_stride: as of `GarmentDenoiser`.
+        train_reference: False keeps the reference net as it begins.
+        mask_reference: reference keys are those of the garment; False: of the whole picture.
+        dropout, reference_dropout, image_dropout: shares of rows that see neither condition, no reference, or no
+            image tokens.
+        prompt: of every row; {garment} becomes "upper garment", "lower garment" or "dress", by the slot.
+        sampling: of previews.
+        cache_latents: keep the latents of every image in memory, so that each is encoded once.
+        initial: export of a first stage to begin with.
+
+    Raises InputError for shares that do not fit, an encoder and a U-Net that do not, or another `initial`.
+    """
 
     def __init__(
         self,
@@ -57,22 +72,7 @@ class GarmentRestoration(LightningModule):
         initial: str | None = None,
         seed: int = 0,
     ) -> None:
-        """Receive built objects; `optimizer` and `lr_scheduler` are partials waiting for parameters and optimizer.
-
-        Args:
-            model: what denoiser and reference net begin as.
-            encoder, image_prompt, use_reference, min_stride: as of `GarmentDenoiser`.
-            train_reference: False keeps the reference net as it begins.
-            mask_reference: reference keys are those of the garment; False: of the whole picture.
-            dropout, reference_dropout, image_dropout: shares of rows that see neither condition, no reference, or no
-                image tokens.
-            prompt: of every row; {garment} becomes "upper garment", "lower garment" or "dress", by the slot.
-            sampling: of previews.
-            cache_latents: keep the latents of every image in memory, so that each is encoded once.
-            initial: export of a first stage to begin with.
-
-        Raises InputError for shares that do not fit, an encoder and a U-Net that do not, or another `initial`.
-        """
+        """Receive built objects; `optimizer` and `lr_scheduler` are partials waiting for parameters and optimizer."""
         super().__init__()
         shares = (dropout, reference_dropout, image_dropout)
         if min(shares) < 0 or sum(shares) > 1:

@@ -129,14 +129,17 @@ def test_guidance_adds_up() -> None:
 
 def test_a_person_is_looked_at_once(trained: tuple[GarmentRestoration, Path]) -> None:
     restorer = GarmentRestorer.from_pretrained(trained[1] / "export")
-    persons, masks = torch.zeros(3, 3, 32, 24), torch.ones(3, 1, 32, 24, dtype=torch.bool)
+    persons = torch.rand(3, 3, 32, 24, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    masks = torch.ones(3, 1, 32, 24, dtype=torch.bool)
     settings = RestorationSettings(num_inference_steps=4, image_guidance_scale=1.5)
     flats = restorer(persons, ["upper", "lower", "full"], masks, settings=settings)
     assert flats.shape == persons.shape and flats.isfinite().all()
     assert restorer.denoiser.reference.sample_evals == 3
     assert restorer.model.sample_evals == 3 * 3 * len(restorer.steps(settings))
-    alone = restorer(persons[:1], ["upper"], masks[:1], settings=settings)
-    torch.testing.assert_close(flats[:1], alone, atol=1e-4, rtol=1e-3)
+    for count in (1, 2):
+        some = restorer(persons[:count], ["upper", "lower"][:count], masks[:count], settings=settings)
+        torch.testing.assert_close(flats[:count], some, atol=1e-4, rtol=1e-3)
+    assert restorer(torch.zeros(1, 3, 16, 24), ["full"], settings=settings).shape == (1, 3, 16, 24)
 
 
 def person(*, garments: tuple[str, ...] = ("upper-clothes",), faces: int = 1) -> np.ndarray:
