@@ -129,10 +129,17 @@ def garment_restoration(cfg: DictConfig, progress: "Progress") -> Method:
     return Method(run, work, translator.load)
 
 
+def garment_cutout(cfg: DictConfig, progress: "Progress") -> Method:
+    """The worn garment, cut out."""
+    translator = build(cfg.task, input=cfg.input)
+    return Method(translator, lambda: {"unet_sample_evals": 0}, translator.load)
+
+
 METHODS = {  # by what a task builds
     "VisualConceptTranslator": visual_concept,
     "GeneratorTranslator": generator,
     "GarmentTranslator": garment_restoration,
+    "GarmentCutout": garment_cutout,
 }
 
 
@@ -141,7 +148,7 @@ def _method(cfg: DictConfig) -> Callable[[DictConfig, "Progress"], Method]:
         return rendered_to_real
     name = str(cfg.task._target_).rpartition(".")[2]
     if name not in METHODS:
-        known = "vct, generator or garment_restoration"
+        known = "vct, generator, garment_restoration or garment_cutout"
         raise InputError(f"task={name} cannot translate a folder; give task={known}, or no task")
     return METHODS[name]
 

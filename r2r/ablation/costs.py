@@ -32,12 +32,12 @@ NOTES = [
 def cost_table(scores: Scores, cfg: DictConfig) -> Table:
     """One row per method that was made, the input left out."""
     output, seed = Path(cfg.output), int(cfg.seeds[0])
-    rows = [_row(row, output, seed) for row in scores.rows.values() if row.model != "none"]
+    rows = [_row(cfg, row, output, seed) for row in scores.rows.values() if row.model != "none"]
     return Table("What it costs", COLUMNS, rows, NOTES)
 
 
-def _row(row: Row, output: Path, seed: int) -> list[Cell]:
-    runs = [read_run(name, output / name) for name in trainings_of(row, seed)]
+def _row(cfg: DictConfig, row: Row, output: Path, seed: int) -> list[Cell]:
+    runs = [read_run(name, output / name) for name in trainings_of(cfg, row, seed)]
     made = read_run(row.name, output / place(row.key, seed))
     learned = made.record.get("learning_seconds")  # of a reference, before the first picture
     seconds = [*(run.record["seconds"] for run in runs), *([learned] if learned else [])]

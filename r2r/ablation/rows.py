@@ -105,7 +105,7 @@ def units(cfg: DictConfig, rows: Mapping[str, Row], output: Path, num_scenes: in
 def trainings(cfg: DictConfig, rows: Sequence[Row], seed: int, output: Path) -> list[Unit]:
     """The training runs that the rows rest on, for one seed."""
     embeddings = {row.embedding for row in rows} - {"none"}
-    found = [_training(cfg, row.model, seed, trained(row.model, seed), {}) for row in rows if row.model not in MODELS]
+    found = [_from_scratch(cfg, recipe, seed, output) for recipe in _recipes(cfg, rows)]
     if any("finetuned" in (row.model, row.embedding) for row in rows):
         found.append(_training(cfg, "positive", seed, trained("finetuned", seed), _base(cfg, str(cfg.model))))
     for on in sorted(embeddings):
@@ -148,9 +148,10 @@ def trained(recipe: str, seed: int) -> str:
     return place("positive" if recipe == "finetuned" else f"{recipe}_training", seed)
 
 
-def trainings_of(row: Row, seed: int) -> list[str]:
+def trainings_of(cfg: DictConfig, row: Row, seed: int) -> list[str]:
     """The folders of the trainings that a row rests on, below the output."""
-    found = [trained(row.model, seed)] if row.model not in ("none", "base") else []
+    found = [trained(recipe, seed) for recipe in _recipes(cfg, [row])]
+    found += [trained("finetuned", seed)] if row.model == "finetuned" else []
     found += [trained("finetuned", seed)] if row.embedding == "finetuned" else []
     found += [place(f"negative_{row.embedding}", seed)] if row.embedding != "none" else []
     return list(dict.fromkeys(found))
@@ -184,6 +185,24 @@ def _translating(cfg: DictConfig, row: Row, seed: int, output: Path) -> tuple[di
         settings["negative_embedding"] = str((output / made / "export" / f"{token}.safetensors").absolute())
         needs += (made,)
     return settings, needs
+
+
+def _recipes(cfg: DictConfig, rows: Sequence[Row]) -> list[str]:
+    """The recipes from scratch that rows rest on, each once, and those that these begin with before them."""
+    found: list[str] = []
+    for row in rows:
+        if row.model not in MODELS:
+            first = cfg.begins.get(row.model)
+            found += [recipe for recipe in (first, row.model) if recipe is not None and recipe not in found]
+    return found
+
+
+def _from_scratch(cfg: DictConfig, recipe: str, seed: int, output: Path) -> Unit:
+    if (first := cfg.begins.get(recipe)) is None:
+        return _training(cfg, recipe, seed, trained(recipe, seed), {})
+    made = trained(first, seed)
+    begin = {"task": {"initial": str((output / made / "export").absolute())}}
+    return _training(cfg, recipe, seed, trained(recipe, seed), begin, (made,))
 
 
 def _base(cfg: DictConfig, model: str) -> dict[str, Any]:

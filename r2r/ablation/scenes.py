@@ -2,6 +2,10 @@
 
 `scenes/{input,target,garment}/NAME.png` and, for the figure, a few of them again in `scenes/some`; `photos/NAME.png`
 are the real photos. A folder appears when it is whole, and holds a record of what it was made from.
+
+There are two kinds of scenes: a render with its photo twin and the mask of the garment in both; and a person with one
+of the garments they wear, flat, the mask of that, and in `parsing` a label map (ATR) of the person, in which the other
+garments are left out.
 """
 
 import hashlib
@@ -13,10 +17,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from jaxtyping import UInt8
 from omegaconf import DictConfig
+from PIL import Image
 
 from r2r.cli import build, compose, flat
+from r2r.data.curation import occlusion
+from r2r.data.images import to_pil
+from r2r.data.people import SLOTS
 from r2r.errors import DataError, InputError
+from r2r.parsing import ATR_18, REGIONS
 from r2r.provenance import write_json
 
 if TYPE_CHECKING:
@@ -24,7 +35,32 @@ if TYPE_CHECKING:
     from r2r.data.samples import Sample
 
 RECORD = "scenes.json"
-MEMBERS = {"input": "rendered", "target": "photo", "garment": "garment_mask"}  # of a studio pair, by folder
+PARSED = {"face": "face", "hair": "hair", "skin": "left-arm", "shoes": "left-shoe", "accessories": "bag"}  # as ATR
+PARSED |= {"upper": "upper-clothes", "lower": "pants", "full": "dress"}
+COVERED = 0.03  # of a garment's outline: from here on it counts as covered
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Which config of data shows such scenes, what of its items lies in which folder, and the files it comes from."""
+
+    data: str
+    folders: Mapping[str, str]
+    files: tuple[str, ...]
+
+
+KINDS = {
+    "translation": Kind(
+        "studio",
+        {"input": "rendered", "target": "photo", "garment": "garment_mask"},
+        ("rendered.png", "photo.png", "garment_mask.png"),
+    ),
+    "restoration": Kind(
+        "studio_restoration",
+        {"input": "person", "target": "flat", "garment": "flat_mask", "parsing": "parsing"},
+        ("photo.png", "parsing.png"),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -56,7 +92,8 @@ def held_out_scenes(cfg: DictConfig, output: Path) -> HeldOut:
         DataError: fewer than two scenes fit.
         InputError: the folder holds other scenes.
     """
-    data = _datamodule("studio", {"data": dict(cfg.data)}, cfg.resolution)
+    kind = KINDS[cfg.kind]
+    data = _datamodule(kind.data, {"data": dict(cfg.data)}, cfg.resolution)
     wanted = dict(cfg.where)
     fitting = [s for s in data.val_samples if not wanted or _fits(s.fields(), wanted)]
     chosen = spread(fitting, cfg.num_scenes)
@@ -66,17 +103,18 @@ def held_out_scenes(cfg: DictConfig, output: Path) -> HeldOut:
     def write(folder: Path) -> None:
         for sample, name in zip(chosen, names(chosen), strict=True):
             view = data.view(sample, None)
-            for kind, member in MEMBERS.items():
-                _save(view[member], folder / kind / f"{name}.png")
+            if "parsing" in view:
+                view["parsing"] = only_garment(view["parsing"][0].numpy(), view["slot"])
+            for place, part in kind.folders.items():
+                _save(view[part], folder / place / f"{name}.png")
         some = spread(names(chosen), cfg.trade_off.num_scenes)
-        for kind in MEMBERS:
+        for place in kind.folders:
             for name in some:
-                (folder / "some" / kind).mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / kind / f"{name}.png", folder / "some" / kind / f"{name}.png")
+                (folder / "some" / place).mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / place / f"{name}.png", folder / "some" / place / f"{name}.png")
 
-    parts = [f"{member}.png" for member in MEMBERS.values()]
     about = {"resolution": cfg.resolution, "figure": cfg.trade_off.num_scenes}
-    return _kept(output / "scenes", chosen, parts, about, write)
+    return _kept(output / "scenes", chosen, list(kind.files), about, write, data)
 
 
 def reference_photo(cfg: DictConfig, output: Path) -> None:
@@ -105,7 +143,7 @@ def real_photos(cfg: DictConfig, output: Path) -> HeldOut | None:
         for sample, name in zip(chosen, names(chosen), strict=True):
             _save(data.view(sample, None)["image"], folder / f"{name}.png")
 
-    return _kept(output / "photos", chosen, None, {"resolution": cfg.resolution}, write)
+    return _kept(output / "photos", chosen, None, {"resolution": cfg.resolution}, write, data)
 
 
 def spread(items: Sequence[Any], count: int | None) -> list[Any]:
@@ -116,8 +154,10 @@ def spread(items: Sequence[Any], count: int | None) -> list[Any]:
 
 
 def names(samples: Sequence["Sample"]) -> list[str]:
-    """File names of samples: keys, with slashes replaced."""
-    return [Path(sample.key).with_suffix("").as_posix().replace("/", "_") for sample in samples]
+    """File names of samples: keys without suffix, slashes replaced; the garment's, where a sample names one."""
+    found = [Path(sample.key).with_suffix("").as_posix().replace("/", "_") for sample in samples]
+    members = [Path(sample.member).stem if sample.member else "" for sample in samples]
+    return [f"{name}_{member}" if member else name for name, member in zip(found, members, strict=True)]
 
 
 def _datamodule(group: str, settings: Mapping[str, Any], resolution: int) -> "ImageDataModule":
@@ -131,7 +171,32 @@ def _fits(fields: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(str(fields.get(name)) == str(value) for name, value in wanted.items())
 
 
-def _kept(folder: Path, samples: "list[Sample]", members: list[str] | None, about: Any, write: Any) -> HeldOut:
+def only_garment(regions: UInt8[np.ndarray, "h w"], slot: str) -> UInt8[np.ndarray, "h w"]:
+    """A label map (ATR) from a region map, in which other garments are background."""
+    table = np.zeros(len(REGIONS), np.uint8)
+    for region, label in PARSED.items():
+        if region == slot or region not in SLOTS:
+            table[REGIONS.index(region)] = ATR_18.index(label)
+    return table[regions]
+
+
+def _about(sample: "Sample", data: "ImageDataModule") -> Mapping[str, Any]:
+    """What a sample's JSON says; of a garment that is worn also which it is, and whether anything covers it."""
+    if data.view_name != "restoration":
+        return sample.fields()
+    view = data.view(sample, None)
+    covered = occlusion(view["garment_mask"][0].numpy(), view["parsing"][0].numpy()) > COVERED
+    return {**sample.fields(), "slot": view["slot"], "covered": "yes" if covered else "no"}
+
+
+def _kept(
+    folder: Path,
+    samples: "list[Sample]",
+    members: list[str] | None,
+    about: Any,
+    write: Any,
+    data: "ImageDataModule",
+) -> HeldOut:
     """The folder with these samples: written beside and renamed, or as it is when it holds the very same."""
     record = {"digest": _digest(samples, members), "names": names(samples), **about}
     if len(set(record["names"])) < len(samples):
@@ -151,22 +216,23 @@ def _kept(folder: Path, samples: "list[Sample]", members: list[str] | None, abou
         write(partial)
         write_json(partial / RECORD, record)
         os.replace(partial, folder)
-    return HeldOut(folder, record["names"], [sample.fields() for sample in samples])
+    return HeldOut(folder, record["names"], [_about(sample, data) for sample in samples])
 
 
 def _digest(samples: "list[Sample]", members: list[str] | None) -> str:
     digest = hashlib.sha256()
     for sample in samples:
-        for member in members or sorted(sample.parts):
+        own = [sample.member] if members and sample.member else []
+        for member in [*members, *own] if members else sorted(sample.parts):
             digest.update(hashlib.sha256(sample.part(member).read()).digest())
     return digest.hexdigest()[:16]
 
 
 def _save(picture: Any, path: Path) -> None:
-    from PIL import Image
-
-    from r2r.data.images import to_pil
-
+    """An image, a mask, or a label map that is an array already."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    image = to_pil(picture) if len(picture) == 3 else Image.fromarray((picture[0].numpy() * 255).astype("uint8"))
+    if isinstance(picture, np.ndarray):
+        image = Image.fromarray(picture)
+    else:
+        image = to_pil(picture) if len(picture) == 3 else Image.fromarray((picture[0].numpy() * 255).astype("uint8"))
     image.save(path, compress_level=1)

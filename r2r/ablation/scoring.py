@@ -1,8 +1,8 @@
 """The scores of an ablation: every row, averaged over seeds, against true twins, sources and real photos.
 
 Columns have an id, GROUP.METRIC, by which claims and figures name them: `held_out` and `real` are distances of sets to
-the photos of the same scenes and to real photos, `twin` compares each picture with its true photo, `texture` with its
-source inside the garment.
+the photos of the same scenes and to real photos, `twin` compares each picture with its true photo, `twin_garment` does
+inside the garment, `texture` compares it with its source there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,8 +24,8 @@ from r2r.reporting import Column, Comparison, Outputs, Scenes
 from r2r.reporting.measuring import Progress, Quantity
 from r2r.reporting.runs import read_run
 
-GROUPS = ("held_out", "real", "twin", "texture")
-TWIN, HELD_OUT, REAL = "photo twin", "held-out photos", "real photos"
+GROUPS = ("held_out", "real", "twin", "twin_garment", "texture")
+REAL = "real photos"
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ def score(
     source, masks = Pictures(held_out.paths("input")), Masks(held_out.paths("garment"))
     own = {f"held_out.{name}": Quantity(each, "target") for name, each in found["held_out"].items()}
     own |= {f"twin.{name}": Quantity(each, "target") for name, each in found["twin"].items()}
+    own |= {f"twin_garment.{name}": Quantity(each, "target", "garment") for name, each in found["twin_garment"].items()}
     own |= {f"texture.{name}": Quantity(each, "source", "garment") for name, each in found["texture"].items()}
     twins = any(quantity.reference == "target" for quantity in own.values())
     identity = next(row.name for row in rows.values() if row.model == "none")
@@ -116,8 +117,8 @@ def score(
         Pictures(held_out.paths("target")) if twins else None,
         paired=twins,
         masks={"garment": masks},
-        twin_name=TWIN,
-        target_name=HELD_OUT,
+        twin_name=cfg.names.twin,
+        target_name=cfg.names.held_out,
     )
     compared = Comparison(scenes, outputs, own, **about)
     titles = _titled(own, compared)

@@ -36,7 +36,7 @@ COVERING = [REGIONS.index(name) for name in ("hair", "skin", "accessories")]
 CLOSED = 0.06  # of the picture's height: gaps up to this width, such as an arm's, are closed
 WHITE = 245  # a flat garment without a mask is where any channel is darker
 KEPT = 500  # pairs after which measures are written: a measuring that was ended goes on from there
-FIELDS = ("key", "member", "area", "occlusion", "colour", "person_hash", "flat_hash")
+FIELDS: tuple[str, ...] = ("key", "member", "area", "occlusion", "colour", "person_hash", "flat_hash")
 _LAB = ImageCms.buildTransform(ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB"), "RGB", "LAB")
 
 Measures = dict[str, Any]
@@ -108,7 +108,7 @@ def measure(item: Mapping[str, Any]) -> dict[str, Any]:
     """The measures of one item of a `RestorationBatch`, without key and member."""
     mask, regions = item["garment_mask"][0].numpy(), item["parsing"][0].numpy()
     person, flat = np.array(to_pil(item["person"])), np.array(to_pil(item["flat"]))
-    own = item["flat_mask"][0].numpy() if "flat_mask" in item else (flat < WHITE).any(2)
+    own: Any = item["flat_mask"][0].numpy() if "flat_mask" in item else (flat < WHITE).any(2)
     colours = (_mean_colour(person, mask), _mean_colour(flat, own))
     return {
         "area": round(float(mask.mean()), 5),

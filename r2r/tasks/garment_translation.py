@@ -1,6 +1,7 @@
 """Restoration of a folder: photos of persons with their label maps in, flat garments out; what cannot be is said early.
 
 A label map tells where the garment is and which: without one a model that was trained on masks has nothing to go by.
+`GarmentCutout` is the simplest thing to compare with: the worn garment, cut out.
 """
 
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from r2r.tasks.garment_restorer import WORDS, GarmentRestorer, RestorationSettin
 
 LEAST_GARMENT = 0.005  # share of the picture
 LEAST_FACE = 0.5  # of the largest face: from here on another face is another person
+FRAME = 0.9  # of the picture that a cut-out garment fills
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,59 @@ class Person:
     def size(self) -> tuple[int, int]:
         """Width and height of the photo."""
         return self.image.size
+
+
+class PersonReader:
+    """Photos with the garment that is wanted of each.
+
+    Args:
+        input: folder of the photos, or one of them.
+        parsing: folder of label maps with the photos' relative names, `.png`; None: nothing is known of the photos.
+        label_set: theirs; a name of `r2r.parsing.LABEL_SETS`.
+        slot: upper, lower or full; with label maps also "largest", the one that shows most.
+
+    Raises InputError for a setting that is unfit, or no folder of label maps.
+    """
+
+    def __init__(
+        self,
+        input: str | Path,
+        parsing: str | Path | None = None,
+        label_set: str = "ATR_18",
+        slot: str = "largest",
+    ) -> None:
+        label_names(label_set)
+        if slot not in (*WORDS, "largest"):
+            raise InputError(f"task.slot={slot} is none of {', '.join(WORDS)}, largest")
+        if parsing is not None and not Path(parsing).is_dir():
+            raise InputError(f"task.parsing={parsing}: no such folder; give one of label maps, named as the photos")
+        if parsing is None and slot == "largest":
+            raise InputError("task.slot=largest must be measured: give task.parsing=FOLDER of label maps, or a slot")
+        self.root = Path(input) if Path(input).is_dir() else Path(input).parent
+        self.parsing = None if parsing is None else Path(parsing)
+        self.label_set, self.slot = label_set, slot
+
+    def __call__(self, path: Path) -> Person:
+        """A photo with its mask.
+
+        Raises DataError, naming the file, for a photo or label map that is missing or broken, labels of another set,
+        several persons, or no garment of the slot.
+        """
+        image = load_image(path)
+        if self.parsing is None:
+            return Person(image, self.slot, None)
+        place = self.parsing / path.relative_to(self.root).with_suffix(".png")
+        try:
+            labels = np.array(decode_mask(place.read_bytes(), str(place)))
+        except OSError as error:
+            raise DataError(f"{path}: no label map {place} ({error.strerror})") from error
+        if labels.shape != image.size[::-1]:
+            raise DataError(f"{place} is {labels.shape[1]}x{labels.shape[0]}, {path} {image.width}x{image.height}")
+        try:
+            slot, mask = garment(region_map(labels, self.label_set), self.slot)
+        except DataError as error:
+            raise DataError(f"{place}: {error}") from error
+        return Person(image, slot, mask)
 
 
 class GarmentTranslator:
@@ -58,56 +113,20 @@ class GarmentTranslator:
     ) -> None:
         """Check what is given, then load an export of `experiment=igr_coarse` or `igr_fine`.
 
-        Args:
-            model: its folder.
-            input: folder of the photos, or one of them.
-            parsing: folder of label maps with the photos' relative names, `.png`.
-            label_set: theirs; a name of `r2r.parsing.LABEL_SETS`.
-            slot: upper, lower or full; with label maps also "largest", the one that shows most.
-            sampling: how to sample.
-            device, dtype: of the networks.
+        `input`, `parsing`, `label_set` and `slot` are those of `PersonReader`.
 
         Raises:
-            InputError: a setting is unfit, or there is no export or no folder of label maps.
+            InputError: a setting is unfit, there is no export, or it was trained on masks and there is no `parsing`.
             MissingWeightsError: the base model or the image encoder is not at hand.
         """
-        label_names(label_set)
-        if slot not in (*WORDS, "largest"):
-            raise InputError(f"task.slot={slot} is none of {', '.join(WORDS)}, largest")
-        if parsing is not None and not Path(parsing).is_dir():
-            raise InputError(f"task.parsing={parsing}: no such folder; give one of label maps, named as the photos")
-        if parsing is None and (read_settings(Path(model)).get("mask_reference", True) or slot == "largest"):
+        if parsing is None and read_settings(Path(model)).get("mask_reference", True):
             raise InputError(
-                "task.parsing is missing: this model looks at the garment alone, and task.slot=largest must be "
-                "measured; give a folder of label maps, named as the photos"
+                "task.parsing is missing: this model was trained to look at the garment alone; give a folder of label "
+                "maps, named as the photos"
             )
-        self.root = Path(input) if Path(input).is_dir() else Path(input).parent
-        self.parsing = None if parsing is None else Path(parsing)
-        self.label_set, self.slot, self.sampling = label_set, slot, sampling or RestorationSettings()
+        self.load = PersonReader(input, parsing, label_set, slot)
         self.restorer = GarmentRestorer.from_pretrained(model, device=device, dtype=dtype)
-        self.device = device
-
-    def load(self, path: Path) -> Person:
-        """A photo with its mask.
-
-        Raises DataError, naming the file, for a photo or label map that is missing or broken, labels of another set,
-        several persons, or no garment of the slot.
-        """
-        image = load_image(path)
-        if self.parsing is None:
-            return Person(image, self.slot, None)
-        place = self.parsing / path.relative_to(self.root).with_suffix(".png")
-        try:
-            labels = np.array(decode_mask(place.read_bytes(), str(place)))
-        except OSError as error:
-            raise DataError(f"{path}: no label map {place} ({error.strerror})") from error
-        if labels.shape != image.size[::-1]:
-            raise DataError(f"{place} is {labels.shape[1]}x{labels.shape[0]}, {path} {image.width}x{image.height}")
-        try:
-            slot, mask = garment(region_map(labels, self.label_set), self.slot)
-        except DataError as error:
-            raise DataError(f"{place}: {error}") from error
-        return Person(image, slot, mask)
+        self.sampling, self.device = sampling or RestorationSettings(), device
 
     @torch.no_grad()
     def __call__(self, persons: Sequence[Person], *, seed: int = 0, resolution: int | None = None) -> list[Image.Image]:
@@ -119,6 +138,24 @@ class GarmentTranslator:
         slots = [person.slot for person in persons]
         flats = self.restorer(pixels, slots, masks, seed=seed, settings=self.sampling)
         return [back(to_pil(flat)) for flat, (_, back) in zip(flats, fitted, strict=True)]
+
+
+class GarmentCutout:
+    """The worn garment cut out, scaled to fill the frame, before white: what needs no model.
+
+    `input`, `parsing`, `label_set` and `slot` are those of `PersonReader`; label maps are needed. Raises as it does.
+    """
+
+    def __init__(
+        self, input: str | Path, parsing: str | Path | None = None, label_set: str = "ATR_18", slot: str = "largest"
+    ) -> None:
+        if parsing is None:
+            raise InputError("task=garment_cutout needs task.parsing=FOLDER of label maps, named as the photos")
+        self.load = PersonReader(input, parsing, label_set, slot)
+
+    def __call__(self, persons: Sequence[Person]) -> list[Image.Image]:
+        """Pictures in the sizes of the photos."""
+        return [_cut_out(person) for person in persons]
 
 
 def garment(regions: UInt8[np.ndarray, "h w"], slot: str) -> tuple[str, Bool[np.ndarray, "h w"]]:
@@ -141,3 +178,14 @@ def garment(regions: UInt8[np.ndarray, "h w"], slot: str) -> tuple[str, Bool[np.
 def _resized(mask: Bool[np.ndarray, "h w"], size: tuple[int, int]) -> torch.Tensor:
     image = Image.fromarray(mask.astype(np.uint8) * 255)
     return torch.from_numpy(np.array(image.resize(size, Image.Resampling.NEAREST)) > 127)[None]
+
+
+def _cut_out(person: Person) -> Image.Image:
+    mask = Image.fromarray(np.asarray(person.mask, np.uint8) * 255)
+    left, top, right, bottom = box = mask.getbbox() or (0, 0, *person.size)
+    scale = FRAME * min(person.size[0] / (right - left), person.size[1] / (bottom - top))
+    size = max(1, round(scale * (right - left))), max(1, round(scale * (bottom - top)))
+    picture, cover = (part.crop(box).resize(size, Image.Resampling.LANCZOS) for part in (person.image, mask))
+    sheet = Image.new("RGB", person.size, (255, 255, 255))
+    sheet.paste(picture, ((person.size[0] - size[0]) // 2, (person.size[1] - size[1]) // 2), cover)
+    return sheet

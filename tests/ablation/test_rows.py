@@ -141,5 +141,18 @@ def test_a_row_of_a_recipe_of_its_own_is_trained_from_scratch(tmp_path: Path) ->
         vct["reference"].endswith("reference.png") and vct["task"]["guidance_scale"] == cfg.translation.guidance_scale
     )
     assert "seed_2/vct" not in made
-    assert trainings_of(read_rows(cfg)["full"], 2) == ["seed_2/positive", "seed_2/negative_finetuned"]
-    assert trainings_of(read_rows(cfg)["vct"], 2) == []
+    assert trainings_of(cfg, read_rows(cfg)["full"], 2) == ["seed_2/positive", "seed_2/negative_finetuned"]
+    assert trainings_of(cfg, read_rows(cfg)["vct"], 2) == []
+
+
+def test_a_recipe_may_begin_with_what_another_made(tmp_path: Path) -> None:
+    cfg = config("seeds=[1]", experiment="igr_studio")
+    made, rows = units(cfg, read_rows(cfg), tmp_path, 5), read_rows(cfg)
+    fine = made["seed_1/fine_training"]
+    assert fine.needs == ("seed_1/first_training",) and fine.total == 300
+    task = fine.plan(tmp_path).task
+    assert task["task"]["initial"] == str(tmp_path / "seed_1" / "first_training" / "export")
+    assert task["data"]["curation"] is not None and task["model"]["pretrained"] == "tiny"
+    assert trainings_of(cfg, rows["full"], 1) == ["seed_1/first_training", "seed_1/fine_training"]
+    job = made["seed_1/full"].plan(tmp_path).task
+    assert job["task"]["parsing"] == str(Path("out") / "scenes" / "parsing")

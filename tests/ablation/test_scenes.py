@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig
 from PIL import Image
@@ -10,6 +11,7 @@ from r2r.ablation.scenes import HeldOut, held_out_scenes, spread
 from r2r.cli import compose
 from r2r.data.pictures import Masks, Pictures
 from r2r.errors import DataError, InputError
+from r2r.parsing import REGIONS, region_map
 
 
 def config(output: Path, *overrides: str) -> DictConfig:
@@ -66,3 +68,17 @@ def test_groups_are_fields_with_several_values(tmp_path: Path) -> None:
     about = [{"look": "a", "subject": "x"}, {"look": "b", "subject": "x"}, {"look": "a", "subject": "x"}]
     held = HeldOut(tmp_path, ["1", "2", "3"], about)
     assert held.groups(["look", "subject", "missing"]) == {"look: a": [0, 2], "look: b": [1]}
+
+
+def test_scenes_of_persons_have_flat_garments_and_label_maps(tmp_path: Path) -> None:
+    fixed = ["experiment=igr_studio", f"output={tmp_path}", "num_scenes=4", "resolution=64"]
+    held = held_out_scenes(compose("ablation", fixed), tmp_path)
+    assert len(held.names) == len(set(held.names)) == 4
+    for about, parsing, mask in zip(held.about, held.paths("parsing"), held.paths("garment"), strict=True):
+        with Image.open(parsing) as labels:
+            known = region_map(np.array(labels), "ATR_18")
+        slot = about["slot"]
+        others = [REGIONS.index(name) for name in ("upper", "lower", "full") if name != slot]
+        assert (known == REGIONS.index(slot)).any() and not np.isin(known, others).any()
+        assert about["covered"] in ("yes", "no") and Masks([mask])[0].any()
+    assert held_out_scenes(compose("ablation", fixed), tmp_path).names == held.names

@@ -127,6 +127,13 @@ def test_groups_of_rows_are_what_separate_calls_are(model: StableDiffusion, enco
     assert denoiser.reference.sample_evals == 2 and model.sample_evals == 6 + 3 * 2
 
 
+def test_sdxl_is_looked_at_and_told_likewise(encoder: ImageEncoder) -> None:
+    model = StableDiffusion(random_pipeline(xl=True))
+    denoiser = GarmentDenoiser(model, encoder, PROMPT)
+    no = torch.zeros(2, dtype=torch.bool)
+    assert not torch.allclose(predict(denoiser), predict(denoiser, looking=no), atol=1e-4)
+
+
 def test_the_mask_reaches_the_tokens_it_covers() -> None:
     mask = torch.zeros(1, 1, 32, 24, dtype=torch.bool)
     mask[..., 0:2, 0:2] = True  # one latent pixel of 16 x 12

@@ -214,6 +214,18 @@ def test_settings_that_do_not_fit_are_told_before_anything_is_loaded(
     assert not (tmp_path / "flat").exists()
 
 
+def test_a_cut_out_garment_fills_the_frame(folders: dict[str, Path], tmp_path: Path) -> None:
+    places = [f"input={folders['photos'] / 'good.png'}", f"output={tmp_path / 'cut'}"]
+    translate(compose("translate", ["task=garment_cutout", *places, f"task.parsing={folders['parsing']}"]))
+    with Image.open(tmp_path / "cut" / "good.png") as picture:
+        dark = np.array(picture).max(2) < 128
+    rows, columns = np.nonzero(dark.any(1))[0], np.nonzero(dark.any(0))[0]
+    assert len(columns) == round(0.9 * 36) and len(rows) == round(0.9 * 36 * 8 / 20)  # of 20 x 8 pixels
+    assert abs(rows.mean() - 23.5) <= 1 and abs(columns.mean() - 17.5) <= 1
+    with pytest.raises(InstantiationException, match=r"needs task\.parsing"):
+        translate(compose("translate", ["task=garment_cutout", places[0], f"output={tmp_path / 'none'}"]))
+
+
 def test_the_garment_that_shows_most_is_found() -> None:
     labels = np.zeros((10, 10), np.uint8)
     labels[:4], labels[4:] = 3, 4

@@ -1,0 +1,162 @@
+"""Work and memory of IGR at the size of Stable Diffusion 1.5: exact counts on PyTorch's meta device, no weights needed.
+
+python experiments/igr_size/count.py --height 512 --width 384 [--output FILE]
+
+FLOPs are those of `torch.utils.flop_counter`; activations are what autograd keeps, every storage once.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from r2r.diffusion import Schedule
+from r2r.models.garment_denoiser import Appearance, GarmentDenoiser
+from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
+
+TOKENS, WIDTH, ENCODED = 77, 768, (257, 1280)  # CLIP ViT-L text, and what CLIP ViT-H makes of a picture
+PROMPT = {"num_tokens": 16, "width": 768, "depth": 4, "head_width": 64}
+STEPS = 20
+
+
+def stable_diffusion() -> StableDiffusion:
+    """Its U-Net and VAE on the meta device; nothing that needs values."""
+    with torch.device("meta"):
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=WIDTH).to(torch.bfloat16)
+        vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), latent_channels=4)
+    model = object.__new__(StableDiffusion)
+    model.pipe = SimpleNamespace(unet=unet, vae=vae, text_encoder=torch.nn.Module(), name_or_path="sd15")
+    model.schedule, model.sample_evals, model.resolution = Schedule.from_config({"num_train_timesteps": 1000}), 0, 512
+    return model
+
+
+def encoder() -> Any:
+    """A stand-in of CLIP ViT-H, which is frozen and whose tokens can be cached: only its width matters."""
+    return SimpleNamespace(width=ENCODED[1], origin={"pretrained": "clip"}, to=lambda device: None)
+
+
+def build(**settings: Any) -> GarmentDenoiser:
+    """A denoiser on the meta device in bfloat16."""
+    with torch.device("meta"):
+        denoiser = GarmentDenoiser(stable_diffusion(), settings.pop("encoder", None), PROMPT, **settings)
+    return denoiser.to(torch.bfloat16).requires_grad_(True)
+
+
+def meta(*shape: int) -> Tensor:
+    """Numbers without values."""
+    return torch.empty(*shape, device="meta", dtype=torch.bfloat16)
+
+
+def look(denoiser: GarmentDenoiser, size: tuple[int, int]) -> Appearance:
+    """One person."""
+    condition = TextConditioning(meta(1, TOKENS, WIDTH))
+    encoded = meta(1, *ENCODED) if denoiser.image_prompt is not None else None
+    mask = torch.empty(1, 1, *size, device="meta", dtype=torch.bool)
+    return denoiser.look(meta(1, 3, *size), condition, mask, meta(1, 4, size[0] // 8, size[1] // 8), encoded)
+
+
+def predict(denoiser: GarmentDenoiser, size: tuple[int, int], seen: Appearance, rows: int = 1) -> Tensor:
+    """One call of the denoiser."""
+    latents, times = meta(rows, 4, size[0] // 8, size[1] // 8), torch.empty((), device="meta", dtype=torch.long)
+    looking = torch.empty(rows, device="meta", dtype=torch.bool)
+    return denoiser.predict(latents, times, TextConditioning(meta(rows, TOKENS, WIDTH)), seen, looking, looking)
+
+
+def flops(work: Callable[[], Any]) -> float:
+    """Tera-FLOPs of some work."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops() / 1e12
+
+
+def kept_bytes(work: Callable[[], Any]) -> int:
+    """Bytes that autograd keeps for the way back, parameters not counted."""
+    kept: dict[int, tuple[Any, int]] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            storage = tensor.untyped_storage()
+            kept[storage._cdata] = (storage, storage.nbytes())  # held, so that its address stays its own
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = work()
+    del result
+    return sum(size for _, size in kept.values())
+
+
+def training(size: tuple[int, int], checkpointing: bool = False, **settings: Any) -> dict[str, float]:
+    """One pair: FLOPs forward and backward, parameters, and bytes of activations."""
+    denoiser = build(**settings)
+    if checkpointing:
+        denoiser.unet.enable_gradient_checkpointing()
+    if checkpointing and denoiser.reference is not None:
+        denoiser.reference.unet.enable_gradient_checkpointing()
+    denoiser.train()
+
+    def forward() -> Tensor:
+        return predict(denoiser, size, look(denoiser, size))
+
+    return {
+        "trained_parameters_m": sum(p.numel() for p in denoiser.parameters()) / 1e6,
+        "tflop_forward": flops(forward),
+        "tflop_step": flops(lambda: forward().sum().backward()),
+        "activations_gb": kept_bytes(forward) / 2**30,
+    }
+
+
+def sampling(size: tuple[int, int], rows: int) -> dict[str, float]:
+    """One image by 20 steps of so many rows: the reference once, and what it would be in every step."""
+    denoiser = build(encoder=encoder())
+    with torch.no_grad():
+        once = flops(lambda: look(denoiser, size))
+        seen = look(denoiser, size)
+        step = flops(lambda: predict(denoiser, size, seen, rows))
+    bank = sum(each.part(part).nbytes for each in denoiser.reference.bank.values() for part in ("key", "value"))
+    total = once + STEPS * step
+    return {
+        "tflop_reference": once,
+        "tflop_step": step,
+        "tflop_image": total,
+        "tflop_image_reference_in_every_step": STEPS * (once + step),
+        "bank_mb": bank / 2**20,
+    }
+
+
+def main() -> None:
+    """Count, print, and write."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--height", type=int, default=512)
+    parser.add_argument("--width", type=int, default=384)
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    size = (given.height, given.width)
+    whole, cut = stable_diffusion().unet, build().reference.unet
+    counts: dict[str, Any] = {
+        "size": size,
+        "unet_parameters_m": sum(p.numel() for p in whole.parameters()) / 1e6,
+        "reference_parameters_m": sum(p.numel() for p in cut.parameters()) / 1e6,
+        "training": {
+            "full": training(size, encoder=encoder()),
+            "full, checkpointed": training(size, True, encoder=encoder()),
+            "without reference": training(size, encoder=encoder(), use_reference=False),
+            "fused from stride 2": training(size, encoder=encoder(), min_stride=2),
+        },
+        "sampling": {f"{rows} rows": sampling(size, rows) for rows in (2, 3)},
+    }
+    text = json.dumps(counts, indent=2)
+    print(text)
+    if given.output:
+        given.output.write_text(text + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
