@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 RECORD = "scenes.json"
 PARSED = {"face": "face", "hair": "hair", "skin": "left-arm", "shoes": "left-shoe", "accessories": "bag"}  # as ATR
 PARSED |= {"upper": "upper-clothes", "lower": "pants", "full": "dress"}
+VISIBLE = 0.01  # of the picture: garments that show less are no scene
 COVERED = 0.03  # of a garment's outline: from here on it counts as covered
 
 
@@ -96,6 +97,8 @@ def held_out_scenes(cfg: DictConfig, output: Path) -> HeldOut:
     data = _datamodule(kind.data, {"data": dict(cfg.data)}, cfg.resolution)
     wanted = dict(cfg.where)
     fitting = [s for s in data.val_samples if not wanted or _fits(s.fields(), wanted)]
+    if cfg.kind == "restoration":
+        fitting = [s for s in fitting if data.view(s, None)["garment_mask"].float().mean() >= VISIBLE]
     chosen = spread(fitting, cfg.num_scenes)
     if len(chosen) < 2:
         raise DataError(f"{data.root}: {len(chosen)} held-out scenes {wanted or ''}; the scores need two at least")

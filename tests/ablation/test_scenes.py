@@ -80,5 +80,6 @@ def test_scenes_of_persons_have_flat_garments_and_label_maps(tmp_path: Path) -> 
         slot = about["slot"]
         others = [REGIONS.index(name) for name in ("upper", "lower", "full") if name != slot]
         assert (known == REGIONS.index(slot)).any() and not np.isin(known, others).any()
+        assert (known == REGIONS.index(slot)).mean() >= 0.01
         assert about["covered"] in ("yes", "no") and Masks([mask])[0].any()
     assert held_out_scenes(compose("ablation", fixed), tmp_path).names == held.names
