@@ -13,7 +13,7 @@ Shape legend: b batch, h heads, n query tokens, m key tokens, d head dim, c chan
 """
 
 from r2r.attention.controls import Fuse, Inject, Record, restore, snapshot
-from r2r.attention.inputs import AttentionBank, AttentionControl, AttentionInputs, KeyValue, attend
+from r2r.attention.inputs import AttentionBank, AttentionControl, AttentionInputs, KeyValue, Part, attend
 from r2r.attention.processor import ControlledAttnProcessor, attention_control, install
 from r2r.attention.rows import RowMap, Rows
 from r2r.attention.sites import AttentionSite, SiteFilter, Sites, TokenThreshold, UNet, attention_sites
@@ -27,6 +27,7 @@ __all__ = [
     "Fuse",
     "Inject",
     "KeyValue",
+    "Part",
     "Record",
     "RowMap",
     "Rows",
