@@ -163,8 +163,11 @@ def test_half_precision_and_averages(method: str, tmp_path: Path) -> None:
 @pytest.mark.e2e
 @pytest.mark.parametrize("method", ["cut", "santa"])
 def test_two_ranks_equal_one_process_with_twice_the_batch(method: str, tmp_path: Path) -> None:
-    """By gradient descent, as Adam's first steps are signs of gradients that may be nothing but rounding."""
-    exact = ["task.optimizer._target_=torch.optim.SGD", "~task.optimizer.betas", "task.optimizer.lr=0.01"]
+    """By gradient descent, as Adam's first steps are signs of gradients that may be nothing but rounding.
+
+    The rate keeps a step (here up to 0.05) below the size of the weights: larger ones multiply the rounding of the first.
+    """
+    exact = ["task.optimizer._target_=torch.optim.SGD", "~task.optimizer.betas", "task.optimizer.lr=0.001"]
     exact += ["trainer.limit_val_batches=2", "trainer.max_steps=2"]
     exact += ["task.num_patches=2000"] if method == "cut" else ["task.noise_std=0", "task.lambda_path=0"]
     ranks = ["trainer.devices=2", "trainer.strategy=ddp_gloo", "data.batch_size=1"]
@@ -179,7 +182,7 @@ def test_two_ranks_equal_one_process_with_twice_the_batch(method: str, tmp_path:
         assert done.returncode == 0, done.stderr[-3000:]
     alone, ranks_together = (load_file(tmp_path / name / "export" / "model.safetensors") for name in ("alone", "ranks"))
     for key, value in alone.items():
-        assert torch.allclose(value, ranks_together[key], atol=1e-5), key
+        assert torch.allclose(value, ranks_together[key], rtol=0, atol=2e-6), key
     records = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("alone", "ranks")]
     assert [record["steps"] for record in records] == [2, 2]
     assert records[1]["world_size"] == 2 and "val/kid" in records[1]["metrics"]
