@@ -94,7 +94,7 @@ def page(
     protocols = compared.protocols() | (scores.photos.protocols() if scores.photos is not None else {})
     return Page(
         title=str(cfg.title),
-        lead=f"{scores.count} held-out renders, {len(scores.rows)} rows, seeds {', '.join(map(str, cfg.seeds))}; the "
+        lead=f"{scores.count} held-out scenes, {len(scores.rows)} rows, seeds {', '.join(map(str, cfg.seeds))}; the "
         "pictures are those of the first seed.",
         columns=shown,
         scenes=gallery(compared, cfg.max_page_scenes),

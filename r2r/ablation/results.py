@@ -13,11 +13,11 @@ from r2r.reporting.score_records import numbers
 from r2r.reporting.tables import signed
 
 HOLDS, FAILS, OPEN = "holds", "fails", "not settled"
-FLOOR = "photos themselves"
+FLOOR = "targets themselves"
 
 
 def score_table(scores: Scores, title: str, notes: Sequence[str] = ()) -> Table:
-    """One row per method, every column with its interval; below, what the photos themselves have."""
+    """One row per method, every column with its interval; below, what the targets themselves have."""
     columns = list(scores.titles)
     rows: list[list[Cell]] = []
     for key, row in scores.rows.items():

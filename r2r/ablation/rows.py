@@ -115,7 +115,7 @@ def trainings(cfg: DictConfig, rows: Sequence[Row], seed: int, output: Path) -> 
 
 
 def translation(cfg: DictConfig, row: Row, seed: int, output: Path, num_scenes: int) -> Unit:
-    """The translation of the held-out renders by one row, for one seed."""
+    """The translation of the held-out scenes by one row, for one seed."""
     settings, needs = _translating(cfg, row, seed, output)
     settings |= {"input": str((output / "scenes" / "input").absolute()), **dict(row.translation)}
     evals = evaluations(settings) if row.evals is None else row.evals

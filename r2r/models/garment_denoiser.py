@@ -34,6 +34,7 @@ from r2r.models.stable_diffusion import PRETRAINED, StableDiffusion, TextConditi
 from r2r.types import GarmentMask, Images, Latents
 
 SETTINGS = "garment.json"
+EXPORTS = {"tiny": Path(__file__).parents[1] / "assets" / "garment"}  # shipped; any other name is a folder
 PARTS = ("unet", "reference", "image_prompt")  # what an export may hold, each in NAME.safetensors
 
 
@@ -190,9 +191,9 @@ class GarmentDenoiser(nn.Module):
         content = {"parts": self.parts, **self.settings, **about}
         (folder / SETTINGS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: str | Path) -> None:
         """Take up the weights of an export. Raises InputError for one that was put together differently."""
-        content = read_settings(folder)
+        content, folder = read_settings(folder), export_folder(folder)
         for name, own in {"parts": self.parts, **self.settings}.items():
             if content.get(name) != own:
                 raise InputError(f"{folder} has {name}={content.get(name)}, here it is {own}; give the same settings")
@@ -202,8 +203,14 @@ class GarmentDenoiser(nn.Module):
                 self.reference_is_base &= name != "reference"
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
+def export_folder(name: str | Path) -> Path:
+    """An export by the name of a shipped one ("tiny"), or by its folder."""
+    return EXPORTS.get(str(name), Path(name))
+
+
+def read_settings(name: str | Path) -> dict[str, Any]:
     """What an export says of itself. Raises InputError for a folder that is none."""
+    folder = export_folder(name)
     if not (folder / SETTINGS).is_file():
         raise InputError(f"{folder} is no export of igr_coarse or igr_fine: it has no {SETTINGS}")
     return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))

@@ -44,7 +44,7 @@ class GarmentRestoration(LightningModule):
         prompt: of every row; {garment} becomes "upper garment", "lower garment" or "dress", by the slot.
         sampling: of previews.
         cache_latents: keep the latents of every image in memory, so that each is encoded once.
-        initial: export of a first stage to begin with.
+        initial: export of a first stage to begin with, or "tiny", the shipped one.
 
     Raises InputError for shares that do not fit, an encoder and a U-Net that do not, or another `initial`.
     """
@@ -82,7 +82,7 @@ class GarmentRestoration(LightningModule):
             model, encoder, image_prompt, use_reference=use_reference, min_stride=min_stride
         )
         if initial is not None:
-            self.denoiser.load(Path(initial))
+            self.denoiser.load(initial)
         self.denoiser.requires_grad_(True).train()
         if self.denoiser.reference is not None:
             self.denoiser.reference.requires_grad_(train_reference)

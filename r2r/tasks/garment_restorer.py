@@ -81,13 +81,13 @@ class GarmentRestorer:
     def from_pretrained(
         cls, folder: str | Path, *, encoder: ImageEncoder | None = None, device: str = "cpu", dtype: str = "float32"
     ) -> "GarmentRestorer":
-        """An export of `experiment=igr_coarse` or `igr_fine`; the base model it names must be at hand.
+        """An export of `experiment=igr_coarse` or `igr_fine`, or "tiny", the shipped one; its base model must be at hand.
 
         Raises:
             InputError: no such export, or an image encoder of another width.
             MissingWeightsError: base model or encoder neither cached nor reachable.
         """
-        settings = read_settings(Path(folder))
+        settings = read_settings(folder)
         model = StableDiffusion.from_pretrained(settings["base"], dtype=dtype)
         if "image_prompt" in settings["parts"] and encoder is None:
             encoder = ImageEncoder.from_pretrained(**settings["encoder"])
@@ -98,7 +98,7 @@ class GarmentRestorer:
             use_reference="reference" in settings["parts"],
             min_stride=settings["min_stride"],
         )
-        denoiser.load(Path(folder))
+        denoiser.load(folder)
         denoiser.to(getattr(torch, dtype)).requires_grad_(False).eval()
         return cls(denoiser.to_device(device), settings["prompt"])
 

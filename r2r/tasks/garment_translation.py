@@ -111,7 +111,7 @@ class GarmentTranslator:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        """Check what is given, then load an export of `experiment=igr_coarse` or `igr_fine`.
+        """Check what is given, then load an export of `experiment=igr_coarse` or `igr_fine`, or "tiny", the shipped one.
 
         `input`, `parsing`, `label_set` and `slot` are those of `PersonReader`.
 
@@ -119,7 +119,7 @@ class GarmentTranslator:
             InputError: a setting is unfit, there is no export, or it was trained on masks and there is no `parsing`.
             MissingWeightsError: the base model or the image encoder is not at hand.
         """
-        if parsing is None and read_settings(Path(model)).get("mask_reference", True):
+        if parsing is None and read_settings(model).get("mask_reference", True):
             raise InputError(
                 "task.parsing is missing: this model was trained to look at the garment alone; give a folder of label "
                 "maps, named as the photos"

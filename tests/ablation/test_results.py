@@ -150,7 +150,7 @@ def test_tables(scores: Scores) -> None:
         "autoencoder only",
         "full",
         "no TAC",
-        "photos themselves",
+        "targets themselves",
     ]
     assert table.references == frozenset({0, 4})
     assert "resampled" in table.to_markdown() and "KID to real photos" in table.to_latex()

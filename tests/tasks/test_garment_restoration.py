@@ -1,6 +1,9 @@
 """IGR's training and sampling: what trains, what is dropped, guidance, resuming; folders with good and bad files."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from PIL import Image
 
 from r2r.cli import compose, user_error
 from r2r.errors import DataError, InputError
+from r2r.models.garment_denoiser import PARTS
 from r2r.parsing import ATR_18
 from r2r.tasks import GarmentRestoration, GarmentRestorer, RestorationSettings
 from r2r.tasks.garment_translation import garment
@@ -27,10 +31,13 @@ SMALL = [
 SMALL += ["task.prompt='{garment}'"]  # fits the letters that the random text encoder reads
 
 
+def command_line(output: Path, model: Path, experiment: str = "igr_coarse") -> list[str]:
+    given = [f"experiment={experiment}", "debug=smoke", f"model.pretrained={model}", "model.resolution=32"]
+    return [*given, "data.resolution=[32,24]", *SMALL, f"paths.output_dir={output}", "task.optimizer.lr=1e-3"]
+
+
 def run(output: Path, model: Path, *overrides: str, experiment: str = "igr_coarse") -> GarmentRestoration:
-    settings = [f"experiment={experiment}", "debug=smoke", f"model.pretrained={model}", "model.resolution=32"]
-    settings += ["data.resolution=[32,24]", *SMALL, f"paths.output_dir={output}", "task.optimizer.lr=1e-3"]
-    return train(compose("train", [*settings, *overrides]))
+    return train(compose("train", [*command_line(output, model, experiment), *overrides]))
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +80,22 @@ def test_a_resumed_run_equals_a_straight_one(cached: bool, sd_folder: Path, tmp_
     )  # what is encoded together rounds together
     for name, value in straight.state_dict().items():
         torch.testing.assert_close(resumed.state_dict()[name], value, **near, msg=name)
+
+
+@pytest.mark.e2e
+def test_two_processes_agree_with_each_other(sd_folder: Path, tmp_path: Path) -> None:
+    """Gradients of all three parts are averaged, so that both ranks end with the same weights."""
+    two = ["trainer.devices=2", "trainer.strategy=ddp_gloo", "trainer.max_steps=2", "trainer.limit_val_batches=0"]
+    watch = ["+callbacks.agree._target_=tests.agreement.RanksAgree", f"+callbacks.agree.folder={tmp_path}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])}
+    told = [*command_line(tmp_path / "run", sd_folder), *two, *watch]
+    done = subprocess.run(
+        [sys.executable, "-m", "r2r.train", *told], capture_output=True, text=True, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    ranks = [json.loads((tmp_path / f"rank_{rank}.json").read_text()) for rank in (0, 1)]
+    assert ranks[0]["weights"] == ranks[1]["weights"] and ranks[0]["keys"] != ranks[1]["keys"]
+    assert json.loads((tmp_path / "run" / "export" / "garment.json").read_text())["parts"] == list(PARTS)
 
 
 def test_the_second_stage_begins_where_the_first_ended(
