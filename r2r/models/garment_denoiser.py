@@ -15,7 +15,8 @@ Deviations
 """
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from r2r.attention import AttentionSite, Fuse, RowMap, Sites, install
+from r2r.attention import AttentionBank, AttentionInputs, AttentionSite, Fuse, KeyValue, RowMap, Sites, install
 from r2r.errors import InputError
 from r2r.models.image_encoder import ImageEncoder
 from r2r.models.image_prompt import ImagePrompt
@@ -40,32 +41,50 @@ PARTS = ("unet", "reference", "image_prompt")  # what an export may hold, each i
 
 @dataclass
 class ReferenceKeys:
-    """Which reference keys each row sees: those of the garment, or all; none for rows that are not to look.
+    """Which reference keys each row sees: those of the garment, or all; none for rows that are not to look."""
 
-    `mask` (b, 1, h, w) is brought to the tokens of a layer by its maximum: a token sees the garment where any of its
-    pixels does.
-    """
-
-    latent_size: tuple[int, int] = (1, 1)
-    mask: GarmentMask | None = None
+    seen: dict[str, Bool[Tensor, "b 1 1 m"]] = field(default_factory=dict)  # by site, where a mask was given
     looking: Bool[Tensor, " b"] | None = None
+    groups: int = 1  # of rows, each as many as persons
+
+    def cut(
+        self, bank: AttentionBank, sites: Sequence[AttentionSite], mask: GarmentMask, size: tuple[int, int]
+    ) -> None:
+        """Cut a bank down to the garment, so that attention pays for its keys alone; `size` is that of the latents.
+
+        A token sees the garment where any of its pixels does. Persons of whom fewer tokens do than of another are
+        filled up with keys that are masked.
+        """
+        found: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+        for site in sites:
+            grid, inputs = site.token_grid(*size), bank[site.name]
+            if grid not in found:
+                found[grid] = _first(F.adaptive_max_pool2d(mask.float(), grid).flatten(1) > 0)
+            order, seen = found[grid]
+            key, value = (inputs.part(part).take_along_dim(order[:, None, :, None], dim=2) for part in ("key", "value"))
+            bank[site.name] = AttentionInputs(inputs.query, (KeyValue(key, value),))
+            self.seen[site.name] = seen[:, None, None]
 
     def __call__(self, site: AttentionSite, tokens: int) -> Bool[Tensor, "b 1 1 m"] | None:
         looking = None if self.looking is None else self.looking[:, None, None, None].expand(-1, 1, 1, tokens)
-        if self.mask is None:
+        seen = self.seen.get(site.name)
+        if seen is None:
             return looking
-        grid = site.token_grid(*self.latent_size)
-        seen = F.adaptive_max_pool2d(self.mask.float(), grid).flatten(1)[:, None, None] > 0
+        seen = seen.repeat(self.groups, 1, 1, 1)
         return seen if looking is None else seen & looking
 
 
 @dataclass(frozen=True)
 class Appearance:
-    """What was seen of persons, once: tokens of the image prompt, and the garment masks; the rest lies in the bank."""
+    """What was seen of persons, once: tokens of the image prompt; the rest lies in the bank."""
 
-    count: int
+    shape: torch.Size  # of the latents: b, c, h, w
     tokens: Float[Tensor, "b k d"] | None
-    mask: GarmentMask | None
+
+    @property
+    def count(self) -> int:
+        """How many persons."""
+        return self.shape[0]
 
 
 class GarmentDenoiser(nn.Module):
@@ -141,13 +160,15 @@ class GarmentDenoiser(nn.Module):
         encoder makes of them, where they are known already. What the reference net saw is kept until the next call.
         """
         latents = self.model.encode(persons) if latents is None else latents
-        self.keys.latent_size = (latents.shape[2], latents.shape[3])
         if self.reference is not None:
-            self.reference(latents, **self.model.told(latents, condition))
+            bank = self.reference(latents, **self.model.told(latents, condition))
+            self.keys.seen.clear()
+            if mask is not None:
+                self.keys.cut(bank, self.reference.sites, mask, (latents.shape[2], latents.shape[3]))
         prompt, encoder = self.image_prompt, self.encoder
         if prompt is None or encoder is None:
-            return Appearance(len(persons), None, mask)
-        return Appearance(len(persons), prompt.read(encoder(persons) if encoded is None else encoded), mask)
+            return Appearance(latents.shape, None)
+        return Appearance(latents.shape, prompt.read(encoder(persons) if encoded is None else encoded))
 
     def predict(
         self,
@@ -164,8 +185,8 @@ class GarmentDenoiser(nn.Module):
         """
         groups = len(latents) // appearance.count
         if self.fuse is not None:
-            self.keys.mask = None if appearance.mask is None else appearance.mask.repeat(groups, 1, 1, 1)
-            self.keys.looking, self.fuse.rows = looking, _every_group(groups, appearance.count)
+            self.keys.looking, self.keys.groups = looking, groups
+            self.fuse.rows = _every_group(groups, appearance.count)
         if self.image_prompt is not None and appearance.tokens is not None:
             tokens = appearance.tokens.repeat(groups, 1, 1)
             self.image_prompt.tokens = tokens if told is None else tokens * told[:, None, None].to(tokens)
@@ -220,6 +241,13 @@ def base_name(model: StableDiffusion) -> str:
     """A model as `StableDiffusion.from_pretrained` takes it: its alias, hub id or folder."""
     path = str(model.pipe.name_or_path)
     return next((alias for alias, name in PRETRAINED.items() if name == path), path)
+
+
+def _first(seen: Bool[Tensor, "b n"]) -> tuple[Tensor, Bool[Tensor, "b m"]]:
+    """Places of what is seen, before those of what is not, as many as the row that sees most; and which those are."""
+    count = max(1, int(seen.sum(1).max()))
+    order = seen.int().argsort(dim=1, descending=True, stable=True)[:, :count]
+    return order, seen.gather(1, order)
 
 
 def _every_group(groups: int, count: int) -> RowMap | None:

@@ -131,9 +131,8 @@ class GarmentRestorer:
         options = settings or RestorationSettings()
         condition = self.model.encode_prompts(garment_prompts(self.prompt, slots))
         appearance = self.denoiser.look(persons, condition, masks)
-        shape = (self.model.unet.config.in_channels, *self.denoiser.keys.latent_size)
-        noise = torch.randn(shape, generator=Generator().manual_seed(seed))
-        start = noise.expand(len(persons), *shape).to(persons.device, self.model.unet.dtype)
+        noise = torch.randn(appearance.shape[1:], generator=Generator().manual_seed(seed))
+        start = noise.expand(appearance.shape).to(persons.device, self.model.unet.dtype)
         return self.model.decode(self._sample(start, condition, appearance, options))
 
     def _sample(

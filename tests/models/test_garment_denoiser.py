@@ -10,9 +10,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2Model
 
-from r2r.attention import AttentionBank, Record, Sites, attention_control
+from r2r.attention import AttentionBank, AttentionSite, Record, Sites, attention_control
 from r2r.errors import InputError, MissingWeightsError
-from r2r.models.garment_denoiser import GarmentDenoiser, ReferenceKeys
+from r2r.models.garment_denoiser import GarmentDenoiser
 from r2r.models.image_encoder import OPENAI_MEAN, ImageEncoder
 from r2r.models.reference_net import ReferenceNet
 from r2r.models.stable_diffusion import StableDiffusion
@@ -134,14 +134,37 @@ def test_sdxl_is_looked_at_and_told_likewise(encoder: ImageEncoder) -> None:
     assert not torch.allclose(predict(denoiser), predict(denoiser, looking=no), atol=1e-4)
 
 
-def test_the_mask_reaches_the_tokens_it_covers() -> None:
-    mask = torch.zeros(1, 1, 32, 24, dtype=torch.bool)
-    mask[..., 0:2, 0:2] = True  # one latent pixel of 16 x 12
-    keys = ReferenceKeys((16, 12), mask)
-    for site in ReferenceNet(random_pipeline().unet).sites:
-        rows, columns = site.token_grid(16, 12)
-        seen = keys(site, rows * columns).view(rows, columns)
-        assert seen.sum() == 1 and seen[0, 0]
+def test_keys_of_the_garment_alone_are_kept(model: StableDiffusion) -> None:
+    """One latent pixel of one person and a third of the other: the bank is as wide as the wider, and nothing is lost."""
+    mask = torch.zeros(2, 1, *SIZE, dtype=torch.bool)
+    mask[0, :, 0:2, 0:2] = True
+    mask[1, :, :, 8:16] = True
+    denoiser, latents = GarmentDenoiser(model), model.encode(persons())
+    condition = model.encode_prompts(["dress"] * 2)
+    whole = dict(ReferenceNet(model.unet)(latents, **model.told(latents, condition)))
+    denoiser.look(persons(), condition, mask)
+    for site in denoiser.reference.sites:
+        rows, columns = site.token_grid(*latents.shape[2:])
+        bank, seen = denoiser.reference.bank[site.name], denoiser.keys.seen[site.name]
+        covered = torch.nn.functional.interpolate(mask.float(), (rows, columns), mode="area").flatten(1) > 0
+        assert bank.part("key").shape[2] == covered.sum(1).max() < rows * columns
+        for part, row in ((part, row) for part in ("key", "value") for row in (0, 1)):
+            kept = bank.part(part)[row, :, seen[row, 0, 0]]
+            torch.testing.assert_close(kept, whole[site.name].part(part)[row, :, covered[row]])
+
+
+def test_a_cut_bank_changes_nothing(model: StableDiffusion) -> None:
+    """What a mask over all keys would give."""
+    mask = torch.rand(2, 1, *SIZE, generator=torch.Generator().manual_seed(3)) > 0.9
+    denoiser = GarmentDenoiser(model)
+    cut = predict(denoiser, mask=mask)
+
+    def masked(site: AttentionSite, tokens: int) -> Tensor:
+        grid = site.token_grid(SIZE[0] // 2, SIZE[1] // 2)
+        return torch.nn.functional.adaptive_max_pool2d(mask.float(), grid).flatten(1)[:, None, None] > 0
+
+    denoiser.fuse.mask = masked
+    torch.testing.assert_close(predict(denoiser), cut, atol=1e-5, rtol=1e-4)
 
 
 def test_gradients_reach_what_trains_alone(model: StableDiffusion, encoder: ImageEncoder) -> None:
@@ -157,13 +180,14 @@ def test_gradients_reach_what_trains_alone(model: StableDiffusion, encoder: Imag
 
 def test_checkpointing_changes_memory_and_not_gradients(model: StableDiffusion) -> None:
     denoiser = GarmentDenoiser(model).requires_grad_(True).train()
-    found = []
+    mask, found = torch.zeros(2, 1, *SIZE, dtype=torch.bool), []
+    mask[:, :, 4:20, 8:16] = True
     for checkpointing in (False, True):
         if checkpointing:
             model.unet.enable_gradient_checkpointing()
             denoiser.reference.unet.enable_gradient_checkpointing()
         denoiser.zero_grad()
-        predict(denoiser).square().mean().backward()
+        predict(denoiser, mask=mask).square().mean().backward()
         found.append({name: p.grad.clone() for name, p in denoiser.named_parameters()})
     for name, gradient in found[0].items():
         torch.testing.assert_close(found[1][name], gradient, atol=1e-7, rtol=1e-4, msg=name)
