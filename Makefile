@@ -13,15 +13,18 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strat
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check fmt lock
+.PHONY: help setup demo demo-restore test check fmt lock
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' Makefile | expand -t 10
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
 
 setup: $(STAMP) ## install r2r and its tools into .venv (the only target that needs a network)
 
 demo: $(STAMP) ## translate renders into photos, measure, write a page
 	$(PY) -m r2r.demo
+
+demo-restore: $(STAMP) ## restore garments from photos of persons, measure, write a page
+	$(PY) -m r2r.evaluate experiment=restore_demo output=logs/demo_restore
 
 test: $(STAMP) ## all tests but slow and gpu ones
 	$(PYTEST)

@@ -30,7 +30,7 @@ QUIET = ("checkpoint", "final_checkpoint", "progress", "grid", "export", "record
 
 
 def write_models(folder: Path) -> None:
-    """Random weights of the real shapes; only the vocabulary is the embedded model's, as tokens do not change the work."""
+    """Random weights of the real shapes; the vocabulary is the embedded model's, as tokens do not change the work."""
     tokenizer = build_tokenizer()
     tokenizer.model_max_length = 77
     text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)

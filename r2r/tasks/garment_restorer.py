@@ -81,7 +81,7 @@ class GarmentRestorer:
     def from_pretrained(
         cls, folder: str | Path, *, encoder: ImageEncoder | None = None, device: str = "cpu", dtype: str = "float32"
     ) -> "GarmentRestorer":
-        """An export of `experiment=igr_coarse` or `igr_fine`, or "tiny", the shipped one; its base model must be at hand.
+        """An export of `experiment=igr_coarse` or `igr_fine`, or "tiny", the shipped one; the base model is loaded too.
 
         Raises:
             InputError: no such export, or an image encoder of another width.

@@ -111,7 +111,7 @@ class GarmentTranslator:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        """Check what is given, then load an export of `experiment=igr_coarse` or `igr_fine`, or "tiny", the shipped one.
+        """Check what is given, then load an export of `experiment=igr_coarse` or `igr_fine`, or the shipped "tiny".
 
         `input`, `parsing`, `label_set` and `slot` are those of `PersonReader`.
 

@@ -135,7 +135,7 @@ def test_sdxl_is_looked_at_and_told_likewise(encoder: ImageEncoder) -> None:
 
 
 def test_keys_of_the_garment_alone_are_kept(model: StableDiffusion) -> None:
-    """One latent pixel of one person and a third of the other: the bank is as wide as the wider, and nothing is lost."""
+    """One latent pixel of one person, a third of the other: the bank is as wide as the wider, and nothing is lost."""
     mask = torch.zeros(2, 1, *SIZE, dtype=torch.bool)
     mask[0, :, 0:2, 0:2] = True
     mask[1, :, :, 8:16] = True

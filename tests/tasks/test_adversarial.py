@@ -165,7 +165,7 @@ def test_half_precision_and_averages(method: str, tmp_path: Path) -> None:
 def test_two_ranks_equal_one_process_with_twice_the_batch(method: str, tmp_path: Path) -> None:
     """By gradient descent, as Adam's first steps are signs of gradients that may be nothing but rounding.
 
-    The rate keeps a step (here up to 0.05) below the size of the weights: larger ones multiply the rounding of the first.
+    The rate keeps a step (here up to 0.05) below the size of the weights: larger ones multiply rounding.
     """
     exact = ["task.optimizer._target_=torch.optim.SGD", "~task.optimizer.betas", "task.optimizer.lr=0.001"]
     exact += ["trainer.limit_val_batches=2", "trainer.max_steps=2"]
