@@ -100,7 +100,9 @@ def kept_bytes(work: Callable[[], Any]) -> int:
     return sum(size for _, size in kept.values())
 
 
-def training(size: tuple[int, int], checkpointing: bool = False, garment: float = 1.0, **settings: Any) -> dict[str, float]:
+def training(
+    size: tuple[int, int], checkpointing: bool = False, garment: float = 1.0, **settings: Any
+) -> dict[str, float]:
     """One pair: FLOPs forward and backward, parameters, and bytes of activations."""
     denoiser = build(**settings)
     if checkpointing:

@@ -149,7 +149,7 @@ def test_a_recipe_may_begin_with_what_another_made(tmp_path: Path) -> None:
     cfg = config("seeds=[1]", experiment="igr_studio")
     made, rows = units(cfg, read_rows(cfg), tmp_path, 5), read_rows(cfg)
     fine = made["seed_1/fine_training"]
-    assert fine.needs == ("seed_1/first_training",) and fine.total == 300
+    assert fine.needs == ("seed_1/first_training",) and fine.total == 400
     task = fine.plan(tmp_path).task
     assert task["task"]["initial"] == str(tmp_path / "seed_1" / "first_training" / "export")
     assert task["data"]["curation"] is not None and task["model"]["pretrained"] == "tiny"
