@@ -98,3 +98,18 @@ def test_without_rows_it_says_what_is_missing() -> None:
     call = [sys.executable, "-m", "r2r.evaluate", "experiment=nothing", "output=x"]
     done = subprocess.run(call, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode != 0 and "nothing" in done.stderr and "fashion_ablation" in done.stderr
+
+
+@pytest.mark.e2e
+def test_the_restorer_that_ships_draws_garments_nearer_in_tone_and_texture_than_a_cutout(tmp_path: Path) -> None:
+    """`make demo-restore`, on six persons."""
+    told = ["experiment=restore_demo", "num_scenes=6", f"output={tmp_path}"]
+    done = subprocess.run([sys.executable, "-m", "r2r.evaluate", *told], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "findings.json").read_text(encoding="utf-8"))["findings"]
+    changes = {each["column"]: each["change"]["value"] for each in found}
+    assert set(changes) == {"twin.ssim", "twin.psnr", "twin.distance", "twin_garment.ssim"}
+    assert changes["twin.psnr"] > 0 and changes["twin_garment.ssim"] > 0
+    costs = costs_of(tmp_path)
+    assert float(costs["restored"]["Network evals per image"]) == 38  # two rows; the last of 20 steps changes nothing
+    assert "held-out scenes" in (tmp_path / "index.html").read_text(encoding="utf-8")

@@ -12,10 +12,11 @@ from transformers import CLIPVisionConfig, CLIPVisionModel, Dinov2Config, Dinov2
 
 from r2r.attention import AttentionBank, AttentionSite, Record, Sites, attention_control
 from r2r.errors import InputError, MissingWeightsError
-from r2r.models.garment_denoiser import GarmentDenoiser
+from r2r.models.garment_denoiser import EXPORTS, GarmentDenoiser
 from r2r.models.image_encoder import OPENAI_MEAN, ImageEncoder
 from r2r.models.reference_net import ReferenceNet
 from r2r.models.stable_diffusion import StableDiffusion
+from r2r.tasks import GarmentRestorer
 from tests.pipelines import random_pipeline
 
 PROMPT = {"num_tokens": 4, "width": 32, "depth": 1, "head_width": 16}
@@ -218,6 +219,14 @@ def test_a_reference_that_stayed_as_it_was_is_not_written(model: StableDiffusion
     again.load(tmp_path / "trained")
     again.save(tmp_path / "frozen in a second stage")
     assert (tmp_path / "frozen in a second stage" / "reference.safetensors").is_file()
+
+
+def test_what_ships_is_small_and_loads() -> None:
+    assert sum(path.stat().st_size for path in EXPORTS["tiny"].iterdir()) < 16e6
+    pipe = GarmentRestorer.from_pretrained("tiny")
+    assert pipe.denoiser.parts == ["unet", "reference", "image_prompt"] and pipe.denoiser.reference_is_base
+    values = [layer.weight for layer in pipe.denoiser.image_prompt.values.values()]
+    assert all(weight.abs().max() > 0 for weight in values)
 
 
 @pytest.mark.parametrize("kind", ["clip", "dinov2"])
