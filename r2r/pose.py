@@ -90,9 +90,14 @@ def draw_skeleton(
     for number, limb in enumerate(LIMBS):
         start, end = (keypoints[OPENPOSE_18.index(name)] for name in limb)
         if min(start[2], end[2]) > 0:
-            hue = colorsys.hsv_to_rgb(number / len(LIMBS), 1.0, 1.0)
-            picture[_distance(grid, start[:2], end[:2]) <= radius] = np.multiply(hue, 255).round().astype(np.uint8)
+            colour = np.multiply(limb_colours()[number], 255).round().astype(np.uint8)
+            picture[_distance(grid, start[:2], end[:2]) <= radius] = colour
     return picture
+
+
+def limb_colours() -> list[tuple[float, float, float]]:
+    """The 17 hues of `LIMBS`, as red, green and blue in [0, 1]."""
+    return [colorsys.hsv_to_rgb(number / len(LIMBS), 1.0, 1.0) for number in range(len(LIMBS))]
 
 
 def _distance(

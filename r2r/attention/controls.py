@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from r2r.attention.inputs import AttentionBank, AttentionInputs, KeyValue, Part
@@ -91,23 +91,27 @@ class Inject:
 class Fuse:
     """Own and reference keys and values share one softmax (reference nets: IGR, TruePose).
 
-    `mask(site, m)` says which of the m reference keys each row may attend to, (b, 1, 1, m), True = attend, None = all;
-    a row with none attends to its own alone. `rows` maps rows of the bank to receivers; other rows see no reference.
+    `mask(site, m)` says which of the m reference keys each row may attend to, (b, 1, 1, m), True = attend, or how much
+    more, a log-bias, -inf = not at all; None = all alike. A row with none attends to its own alone. `rows` maps rows of
+    the bank to receivers; other rows see no reference. A net that is its own reference is `enabled` by turns.
     """
 
     bank: AttentionBank
     where: SiteFilter
-    mask: Callable[[AttentionSite, int], Bool[Tensor, "b 1 1 m"] | None] | None = None
+    mask: Callable[[AttentionSite, int], Bool[Tensor, "b 1 1 m"] | Float[Tensor, "b 1 1 m"] | None] | None = None
     rows: RowMap | None = None
+    enabled: bool = True
 
     def __call__(self, inputs: AttentionInputs, site: AttentionSite) -> AttentionInputs:
-        if not self.where(site):
+        if not (self.enabled and self.where(site)):
             return inputs
         own, reference = inputs.sources[0], self.bank[site.name].sources[0]
         key, value, mask = self._reference(inputs, reference, site)
         key, value = torch.cat([own.key, key], dim=2), torch.cat([own.value, value], dim=2)
         if mask is not None:
-            mask = torch.cat([mask.new_ones(*mask.shape[:3], own.key.shape[2]), mask], dim=3)
+            mask = mask.to(inputs.query.dtype) if mask.is_floating_point() else mask
+            free = mask.new_full((*mask.shape[:3], own.key.shape[2]), not mask.is_floating_point())  # True, or no bias
+            mask = torch.cat([free, mask], dim=3)
         return inputs.with_parts({"key": key, "value": value}, mask)
 
     def _reference(
@@ -124,4 +128,11 @@ class Fuse:
         for receiver, _ in self.rows.pairs:
             seen[receiver] = True
         place = self.rows.place
-        return place(empty, reference.key), place(empty, reference.value), seen if mask is None else seen & mask
+        return place(empty, reference.key), place(empty, reference.value), _only(seen, mask)
+
+
+def _only(seen: Tensor, mask: Tensor | None) -> Tensor:
+    """A mask or bias, of what is seen alone."""
+    if mask is None or not mask.is_floating_point():
+        return seen if mask is None else seen & mask
+    return mask.masked_fill(~seen, -torch.inf)

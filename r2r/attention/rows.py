@@ -12,6 +12,14 @@ class RowMap:
 
     pairs: tuple[tuple[slice, slice], ...]
 
+    @classmethod
+    def every_group(cls, groups: int, count: int) -> "RowMap | None":
+        """Each of `groups` of `count` rows receives the same `count` donor rows; None where there is one group."""
+        if groups == 1:
+            return None
+        starts = range(0, groups * count, count)
+        return cls(tuple((slice(start, start + count), slice(0, count)) for start in starts))
+
     def place(self, own: Float[Tensor, "b ..."], donor: Float[Tensor, "b2 ..."]) -> Float[Tensor, "b ..."]:
         """A copy of `own` whose receiver rows hold the donor rows."""
         out = own.clone()

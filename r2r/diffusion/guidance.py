@@ -1,4 +1,7 @@
-"""Classifier-free guidance (arXiv:2207.12598) with a negative condition."""
+"""Classifier-free guidance (arXiv:2207.12598) with a negative condition, or with several conditions."""
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 from jaxtyping import Float
 from torch import Tensor
@@ -9,3 +12,9 @@ def classifier_free_guidance(
 ) -> Float[Tensor, "b c h w"]:
     """eps_neg + scale (eps_prompt - eps_neg): 1 ignores the negative condition, more pushes away from it."""
     return negative + scale * (prompt - negative)
+
+
+def composed_guidance(noises: Sequence[Float[Tensor, "b c h w"]], scales: Sequence[float]) -> Float[Tensor, "b c h w"]:
+    """e_0 + sum_i scale_i (e_i - e_(i-1)): each noise was told one condition more (arXiv:2211.09800, equation 3)."""
+    changes = (after - before for before, after in pairwise(noises))
+    return noises[0] + sum(scale * change for scale, change in zip(scales, changes, strict=True))

@@ -15,11 +15,13 @@ class NoiseLevels:
 
     A share `lean` of the draws is uniform on the first `below` of the schedule, the rest uniform on all of it.
     Translation at strength s visits only t <= s * 1000, so a small model may spend its capacity there. The default,
-    lean = 0, is the uniform distribution of DDPM.
+    lean = 0, is the uniform distribution of DDPM. With `cubic` the draws lean to high noise instead,
+    t = (1 - u^3) T with uniform u, as CFLD (arXiv:2402.18078) trains pose transfer.
     """
 
     lean: float = 0.0
     below: float = 0.6
+    cubic: bool = False
 
     def __post_init__(self) -> None:
         check_unit("timesteps.lean", self.lean)
@@ -29,7 +31,8 @@ class NoiseLevels:
         """Draw `count` timesteps on the generator's device."""
         uniform = torch.rand(2, count, generator=generator, device=generator.device)
         span = torch.where(uniform[0] < self.lean, self.below, 1.0) * num_train_timesteps
-        return (uniform[1] * span).long().clamp_max(num_train_timesteps - 1)
+        share = 1 - uniform[1] ** 3 if self.cubic else uniform[1]
+        return (share * span).long().clamp_max(num_train_timesteps - 1)
 
 
 def training_target(

@@ -14,7 +14,6 @@ Deviations
 - A garment mask on the reference keys and the category in the prompt are r2r's; either can be left out.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,16 +21,16 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from r2r.attention import AttentionBank, AttentionInputs, AttentionSite, Fuse, KeyValue, RowMap, Sites, install
 from r2r.errors import InputError
+from r2r.models.exported_parts import base_name, load_parts, read_content, save_parts
 from r2r.models.image_encoder import ImageEncoder
 from r2r.models.image_prompt import ImagePrompt
 from r2r.models.reference_net import ReferenceNet
-from r2r.models.stable_diffusion import PRETRAINED, StableDiffusion, TextConditioning
+from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
 from r2r.types import GarmentMask, Images, Latents
 
 SETTINGS = "garment.json"
@@ -186,7 +185,7 @@ class GarmentDenoiser(nn.Module):
         groups = len(latents) // appearance.count
         if self.fuse is not None:
             self.keys.looking, self.keys.groups = looking, groups
-            self.fuse.rows = _every_group(groups, appearance.count)
+            self.fuse.rows = RowMap.every_group(groups, appearance.count)
         if self.image_prompt is not None and appearance.tokens is not None:
             tokens = appearance.tokens.repeat(groups, 1, 1)
             self.image_prompt.tokens = tokens if told is None else tokens * told[:, None, None].to(tokens)
@@ -202,26 +201,16 @@ class GarmentDenoiser(nn.Module):
 
         `about` is kept beside the settings.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         trained = any(p.requires_grad for p in self.reference.parameters()) if self.reference is not None else False
-        for name in self.parts:
-            if name != "reference" or trained or not self.reference_is_base:
-                state = getattr(self, name).state_dict()
-                state = {key: value.detach().to(dtype).contiguous() for key, value in state.items()}
-                save_file(state, folder / f"{name}.safetensors")
-        content = {"parts": self.parts, **self.settings, **about}
-        (folder / SETTINGS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        changed = trained or not self.reference_is_base
+        parts = {name: getattr(self, name) for name in self.parts if name != "reference" or changed}
+        save_parts(folder, SETTINGS, {"parts": self.parts, **self.settings, **about}, parts, dtype)
 
     def load(self, folder: str | Path) -> None:
         """Take up the weights of an export. Raises InputError for one that was put together differently."""
-        content, folder = read_settings(folder), export_folder(folder)
-        for name, own in {"parts": self.parts, **self.settings}.items():
-            if content.get(name) != own:
-                raise InputError(f"{folder} has {name}={content.get(name)}, here it is {own}; give the same settings")
-        for name in self.parts:
-            if (folder / f"{name}.safetensors").is_file():
-                getattr(self, name).load_state_dict(load_file(folder / f"{name}.safetensors"))
-                self.reference_is_base &= name != "reference"
+        own, parts = {"parts": self.parts, **self.settings}, {name: getattr(self, name) for name in self.parts}
+        found = load_parts(export_folder(folder), read_settings(folder), own, parts)
+        self.reference_is_base &= "reference" not in found
 
 
 def export_folder(name: str | Path) -> Path:
@@ -231,16 +220,7 @@ def export_folder(name: str | Path) -> Path:
 
 def read_settings(name: str | Path) -> dict[str, Any]:
     """What an export says of itself. Raises InputError for a folder that is none."""
-    folder = export_folder(name)
-    if not (folder / SETTINGS).is_file():
-        raise InputError(f"{folder} is no export of igr_coarse or igr_fine: it has no {SETTINGS}")
-    return json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
-
-
-def base_name(model: StableDiffusion) -> str:
-    """A model as `StableDiffusion.from_pretrained` takes it: its alias, hub id or folder."""
-    path = str(model.pipe.name_or_path)
-    return next((alias for alias, name in PRETRAINED.items() if name == path), path)
+    return read_content(export_folder(name), SETTINGS, "igr_coarse or igr_fine")
 
 
 def _first(seen: Bool[Tensor, "b n"]) -> tuple[Tensor, Bool[Tensor, "b m"]]:
@@ -248,10 +228,3 @@ def _first(seen: Bool[Tensor, "b n"]) -> tuple[Tensor, Bool[Tensor, "b m"]]:
     count = max(1, int(seen.sum(1).max()))
     order = seen.int().argsort(dim=1, descending=True, stable=True)[:, :count]
     return order, seen.gather(1, order)
-
-
-def _every_group(groups: int, count: int) -> RowMap | None:
-    """Every group of rows receives the whole bank; None where there is one group."""
-    if groups == 1:
-        return None
-    return RowMap(tuple((slice(start, start + count), slice(0, count)) for start in range(0, groups * count, count)))

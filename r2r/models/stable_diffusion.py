@@ -165,10 +165,17 @@ class StableDiffusion:
         latents: Latents,
         timesteps: Tensor,
         condition: TextConditioning,
+        residuals: Sequence[Tensor] = (),
     ) -> Latents:
-        """One U-Net call: noise or v for each row; `timesteps` has shape () or (b,)."""
+        """One U-Net call: noise or v for each row; `timesteps` has shape () or (b,).
+
+        `residuals` are added inside the down blocks, one for each level (T2I-Adapter, arXiv:2302.08453).
+        """
         self.sample_evals += len(latents)
-        return self.unet(latents, timesteps, return_dict=False, **self.told(latents, condition))[0]
+        told = self.told(latents, condition)
+        if residuals:
+            told["down_intrablock_additional_residuals"] = list(residuals)  # diffusers empties the list
+        return self.unet(latents, timesteps, return_dict=False, **told)[0]
 
     def told(self, latents: Latents, condition: TextConditioning) -> dict[str, Any]:
         """What a U-Net of this family is told beside latents and timesteps, as its keyword arguments."""

@@ -1,5 +1,7 @@
 """What the denoising tasks share: reproducible noise, conditioning on captions, and the loss itself."""
 
+from collections.abc import Callable
+
 import torch
 from lightning import LightningModule
 from torch import Generator, Tensor
@@ -26,15 +28,15 @@ def encode_captions(model: StableDiffusion, captions: list[str], train: bool) ->
 def denoising_loss(
     model: StableDiffusion,
     latents: Latents,
-    condition: TextConditioning,
+    predict: Callable[[Latents, Tensor], Latents],
     generator: Generator,
     timesteps: NoiseLevels,
     min_snr_gamma: float | None = None,
 ) -> Tensor:
-    """Mean squared error of the predicted noise (or v) of scaled latents at random timesteps."""
+    """Mean squared error of what `predict` makes of noisy latents, noise or v, at random timesteps."""
     schedule = model.schedule
     noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(latents)
     times = timesteps.sample(len(latents), schedule.num_train_timesteps, generator)
-    output = model.predict(schedule.add_noise(latents, noise, times), times, condition)
+    output = predict(schedule.add_noise(latents, noise, times), times)
     weights = None if min_snr_gamma is None else min_snr_weights(schedule, times, min_snr_gamma)
     return weighted_mse(output, training_target(schedule, latents, noise, times), weights)

@@ -9,6 +9,7 @@ Deviations
 - Captions come with the data; the paper made them with BLIP, which here is a data step (`python -m r2r.caption`).
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ class DomainFinetuning(LightningModule):
 
     def _loss(self, batch: ImageBatch, generator: Generator) -> Tensor:
         condition = encode_captions(self.model, batch["caption"], train=self.train_text_encoder)
+        predict = partial(self.model.predict, condition=condition)
         return denoising_loss(
-            self.model, self.encode(batch["image"]), condition, generator, self.timesteps, self.min_snr_gamma
+            self.model, self.encode(batch["image"]), predict, generator, self.timesteps, self.min_snr_gamma
         )

@@ -12,6 +12,7 @@ Deviations
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,13 @@ import torch
 from lightning import LightningModule
 from torch import Generator, Tensor
 
-from r2r.diffusion import NoiseLevels, min_snr_weights, training_target, weighted_mse
+from r2r.diffusion import NoiseLevels
 from r2r.errors import InputError
 from r2r.models.garment_denoiser import GarmentDenoiser
 from r2r.models.image_encoder import ImageEncoder
 from r2r.models.latent_cache import LatentCache
 from r2r.models.stable_diffusion import StableDiffusion
-from r2r.tasks.denoising import encode_captions, noise_generator
+from r2r.tasks.denoising import denoising_loss, encode_captions, noise_generator
 from r2r.tasks.garment_restorer import PROMPT, GarmentRestorer, RestorationSettings, garment_prompts
 from r2r.tasks.optimization import OptimizerFactory, ScheduleFactory, stepwise
 from r2r.types import GarmentMask, Images, RestorationBatch
@@ -143,16 +144,12 @@ class GarmentRestoration(LightningModule):
         looking: Tensor | None = None,
         told: Tensor | None = None,
     ) -> Tensor:
-        schedule, latents = self.model.schedule, self.encode(batch["flat"])
+        latents = self.encode(batch["flat"])
         condition = encode_captions(self.model, garment_prompts(self.prompt, batch["slot"]), train=False)
-        noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(latents)
-        times = self.timesteps.sample(len(latents), schedule.num_train_timesteps, generator)
         persons, encoded = batch["person"], self.read(batch["person"]) if self.read is not None else None
         seen = self.denoiser.look(persons, condition, self._mask(batch), self.encode(persons), encoded)
-        noisy = schedule.add_noise(latents, noise, times)
-        output = self.denoiser.predict(noisy, times, condition, seen, looking, told)
-        weights = None if self.min_snr_gamma is None else min_snr_weights(schedule, times, self.min_snr_gamma)
-        return weighted_mse(output, training_target(schedule, latents, noise, times), weights)
+        predict = partial(self.denoiser.predict, condition=condition, appearance=seen, looking=looking, told=told)
+        return denoising_loss(self.model, latents, predict, generator, self.timesteps, self.min_snr_gamma)
 
     def _mask(self, batch: RestorationBatch) -> GarmentMask | None:
         return batch["garment_mask"].to(self.device) if self.mask_reference else None

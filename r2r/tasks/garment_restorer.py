@@ -15,21 +15,19 @@ Deviations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from r2r.diffusion import ddim_step, to_noise
+from r2r.diffusion import composed_guidance
 from r2r.errors import InputError
-from r2r.models.garment_denoiser import Appearance, GarmentDenoiser, read_settings
+from r2r.models.garment_denoiser import GarmentDenoiser, read_settings
 from r2r.models.image_encoder import ImageEncoder
 from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
-from r2r.tasks.image_translation import RenderedToReal
-from r2r.tasks.trajectory import Step
-from r2r.tasks.translation_settings import TranslationSettings
-from r2r.types import GarmentMask, Images, Latents
+from r2r.tasks.trajectory import Step, branch_rows, descending_steps, guided_sampling, same_noise
+from r2r.types import GarmentMask, Images
 
 WORDS = {"upper": "upper garment", "lower": "lower garment", "full": "dress"}  # by slot
 PROMPT = "a flat photo of a {garment}"
@@ -61,9 +59,8 @@ class RestorationSettings:
         """Their noises as one."""
         if len(noises) == 1:
             return noises[0]
-        scales = [self.guidance_scale, self.image_guidance_scale]
-        changes = [after - before for before, after in pairwise(noises)]
-        return noises[0] + sum(scale * change for scale, change in zip(scales, changes, strict=False))
+        scales = (self.guidance_scale, self.image_guidance_scale)
+        return composed_guidance(noises, [scale for scale in scales if scale is not None])
 
 
 class GarmentRestorer:
@@ -104,10 +101,7 @@ class GarmentRestorer:
 
     def steps(self, settings: RestorationSettings) -> list[Step]:
         """From noise to the picture, in descending time order."""
-        steps = RenderedToReal(self.model).steps(
-            TranslationSettings(num_inference_steps=settings.num_inference_steps, strength=1.0)
-        )
-        return [step for step in reversed(steps) if not step.is_identity]
+        return descending_steps(self.model.schedule, settings.num_inference_steps)
 
     @torch.no_grad()
     def __call__(
@@ -131,26 +125,19 @@ class GarmentRestorer:
         options = settings or RestorationSettings()
         condition = self.model.encode_prompts(garment_prompts(self.prompt, slots))
         appearance = self.denoiser.look(persons, condition, masks)
-        noise = torch.randn(appearance.shape[1:], generator=Generator().manual_seed(seed))
-        start = noise.expand(appearance.shape).to(persons.device, self.model.unet.dtype)
-        return self.model.decode(self._sample(start, condition, appearance, options))
-
-    def _sample(
-        self, latents: Latents, condition: TextConditioning, appearance: Appearance, options: RestorationSettings
-    ) -> Latents:
-        branches, count = options.branches, len(latents)
-        looking, told = (
-            torch.tensor([branch[part] for branch in branches], device=latents.device).repeat_interleave(count)
-            for part in (0, 1)
+        start = same_noise(appearance.shape, seed).to(persons.device, self.model.unet.dtype)
+        branches = options.branches
+        looking, told = branch_rows(branches, len(start), start.device)
+        predict = partial(
+            self.denoiser.predict,
+            condition=TextConditioning.cat([condition] * len(branches)),
+            appearance=appearance,
+            looking=looking,
+            told=told,
         )
-        condition = TextConditioning.cat([condition] * len(branches))
-        for step in self.steps(options):
-            rows = torch.cat([latents] * len(branches))
-            time = torch.tensor(step.timestep, device=latents.device)
-            output = self.denoiser.predict(rows, time, condition, appearance, looking, told)
-            noises = to_noise(output, rows, step.signal, self.model.schedule.prediction).split(count)
-            latents = ddim_step(latents, options.guide(noises), step.signal, step.signal_before)
-        return latents
+        steps = self.steps(options)
+        latents = guided_sampling(self.model.schedule, steps, start, len(branches), predict, options.guide)
+        return self.model.decode(latents)
 
 
 def garment_prompts(prompt: str, slots: Sequence[str]) -> list[str]:

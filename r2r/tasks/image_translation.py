@@ -43,9 +43,9 @@ from r2r.attention import (
     snapshot,
 )
 from r2r.data.images import fit_to_multiple, to_pil, to_tensor
-from r2r.diffusion import active_timesteps, classifier_free_guidance, ddim_step, injected_steps, to_noise
+from r2r.diffusion import classifier_free_guidance, ddim_step, injected_steps, to_noise
 from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
-from r2r.tasks.trajectory import Step, Trajectory, noised
+from r2r.tasks.trajectory import Step, Trajectory, active_steps, noised
 from r2r.tasks.translation_settings import TranslationSettings
 from r2r.types import Latents
 
@@ -225,11 +225,7 @@ class RenderedToReal:
 
     def steps(self, settings: TranslationSettings) -> list[Step]:
         """The active steps in ascending time order."""
-        schedule = self.model.schedule
-        train = schedule.num_train_timesteps
-        stride = train // settings.num_inference_steps
-        times = active_timesteps(train, settings.num_inference_steps, settings.strength)
-        return [Step(t, schedule.signal(t), schedule.signal(t - stride)) for t in times]
+        return active_steps(self.model.schedule, settings.num_inference_steps, settings.strength)
 
     @torch.no_grad()
     def invert(self, latents: Latents, condition: TextConditioning, settings: TranslationSettings) -> Trajectory:

@@ -10,6 +10,7 @@ Deviations
 - Only the new rows are parameters; diffusers' script optimises the whole token table and restores it.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,4 +90,5 @@ class TextualInversion(LightningModule):
 
     def _loss(self, batch: ImageBatch, generator: Generator) -> Tensor:
         condition = encode_captions(self.model, [self.token] * len(batch["image"]), train=True)
-        return denoising_loss(self.model, self.encode(batch["image"]), condition, generator, self.timesteps)
+        predict = partial(self.model.predict, condition=condition)
+        return denoising_loss(self.model, self.encode(batch["image"]), predict, generator, self.timesteps)
