@@ -1,6 +1,7 @@
 """`python -m r2r.translate input=DIR output=DIR`: translate a folder of images, a thin layer on `RenderedToReal`.
 
-`task=vct` and `task=generator` translate by a baseline instead; `task=garment_restoration` restores flat garments.
+`task=vct` and `task=generator` translate by a baseline instead; `task=garment_restoration` restores flat garments, and
+`task=pose_transfer source=DIR poses=DIR output=DIR` draws persons in other poses.
 
 Results keep their relative names as PNG. Images already done are skipped, broken ones are reported and make the exit
 code 3 once everything else is done. `run.json` in the output folder says what was run.
@@ -34,11 +35,11 @@ def translate(cfg: DictConfig) -> None:
         InputError: before any work, for a wrong folder, setting or model.
         DataError: at the end, naming the files that could not be read.
     """
-    from r2r.data.folders import find_jobs
     from r2r.tasks.translation_settings import TranslationSettings
 
-    jobs = find_jobs(Path(cfg.input), Path(cfg.output))
-    TranslationSettings(**{name: cfg[name] for name in SETTINGS})
+    jobs = _jobs(cfg)
+    if cfg.task is None:
+        TranslationSettings(**{name: cfg[name] for name in SETTINGS})
     if cfg.batch_size < 1:
         raise InputError(f"batch_size={cfg.batch_size} must be at least 1")
     todo = {source: target for source, target in jobs.items() if not target.is_file()}
@@ -67,7 +68,7 @@ class Method:
 
     translate: Callable[[list[Any]], list["Image"]]
     work: Callable[[], dict[str, Any]]
-    load: Callable[[Path], Any] | None = None  # of what is translated; None: images
+    load: Callable[[Any], Any] | None = None  # of what is translated, by its place among the jobs; None: images
 
 
 def rendered_to_real(cfg: DictConfig, progress: "Progress") -> Method:
@@ -135,11 +136,25 @@ def garment_cutout(cfg: DictConfig, progress: "Progress") -> Method:
     return Method(translator, lambda: {"unet_sample_evals": 0}, translator.load)
 
 
+def pose_transfer(cfg: DictConfig, progress: "Progress") -> Method:
+    """TruePose; persons are read with their label maps, and with the pose they are to take."""
+    translator = build(cfg.task, model=cfg.model, input=cfg.input, device=_device(cfg), dtype=cfg.dtype)
+    run = partial(translator, seed=cfg.seed, resolution=cfg.resolution)
+    denoiser = translator.sampler.denoiser
+
+    def work() -> dict[str, Any]:
+        looked = denoiser.source.sample_evals if denoiser.source is not None else 0
+        return {"unet_sample_evals": denoiser.model.sample_evals, "source_sample_evals": looked}
+
+    return Method(run, work, translator.load)
+
+
 METHODS = {  # by what a task builds
     "VisualConceptTranslator": visual_concept,
     "GeneratorTranslator": generator,
     "GarmentTranslator": garment_restoration,
     "GarmentCutout": garment_cutout,
+    "PoseTranslator": pose_transfer,
 }
 
 
@@ -148,9 +163,17 @@ def _method(cfg: DictConfig) -> Callable[[DictConfig, "Progress"], Method]:
         return rendered_to_real
     name = str(cfg.task._target_).rpartition(".")[2]
     if name not in METHODS:
-        known = "vct, generator, garment_restoration or garment_cutout"
+        known = "vct, generator, garment_restoration, garment_cutout or pose_transfer"
         raise InputError(f"task={name} cannot translate a folder; give task={known}, or no task")
     return METHODS[name]
+
+
+def _jobs(cfg: DictConfig) -> dict[Any, Path]:
+    """What is translated, with the file it becomes: images, or pairs of an image and a pose."""
+    from r2r.data.folders import find_jobs, find_pairs
+
+    source, output = Path(cfg.input), Path(cfg.output)
+    return find_pairs(source, Path(cfg.poses), output, cfg.pairing) if "poses" in cfg else find_jobs(source, output)
 
 
 def _device(cfg: DictConfig) -> str:
@@ -159,7 +182,7 @@ def _device(cfg: DictConfig) -> str:
     return cfg.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _run(method: Method, todo: dict[Path, Path], batch_size: int, progress: "Progress") -> list[str]:
+def _run(method: Method, todo: dict[Any, Path], batch_size: int, progress: "Progress") -> list[str]:
     """Translate in batches behind the progress bar; returns what could not be read."""
     from r2r.data.folders import readable_batches, save_png
     from r2r.data.images import load_image

@@ -61,6 +61,7 @@ class PoseBatch(TypedDict):
     source: Images
     target: Images
     source_parsing: NotRequired[Parsing]
+    target_parsing: NotRequired[Parsing]
     source_pose: Pose
     target_pose: Pose
     source_keypoints: Keypoints

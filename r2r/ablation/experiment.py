@@ -33,6 +33,9 @@ def ablation(cfg: DictConfig) -> Scores:
         raise InputError(f"seeds={list(cfg.seeds)}: give different numbers, at least one")
     metrics(cfg)  # weights that are missing are told before the first job
     held_out, photos = held_out_scenes(cfg, output), real_photos(cfg, output)
+    known = held_out.groups(cfg.groups)
+    if strange := [each for claim in cfg.claims if (each := claim.get("within")) is not None and each not in known]:
+        raise InputError(f"claims within {strange[0]}: the scenes have the groups {', '.join(known) or '(none)'}")
     reference_photo(cfg, output)
     jobs = units(cfg, rows, output, len(held_out.names))
     print(

@@ -33,8 +33,8 @@ MAPS = ("Detail SSIM to source in garment", "KID to target")  # what the heat ma
 def write_report(cfg: DictConfig, scores: Scores, held_out: HeldOut, run: Mapping[str, Any]) -> None:
     """Write everything to `cfg.output`; print the table, the verdicts and the place of the page."""
     output = Path(cfg.output)
-    groups = {name: scores.only(places) for name, places in held_out.groups(cfg.groups).items() if len(places) > 1}
-    tables, judged = all_tables(cfg, scores, groups), findings(scores, cfg)
+    groups = {name: scores.only(places) for name, places in held_out.groups(cfg.groups).items()}
+    tables, judged = all_tables(cfg, scores, groups), findings(scores, cfg, groups)
     figures, costs = trade_off_figures(cfg, held_out), cost_table(scores, cfg)
     costs.write_csv(output / "costs.csv")
     (output / "costs.md").write_text(costs.to_markdown(), encoding="utf-8")

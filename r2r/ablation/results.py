@@ -1,6 +1,7 @@
 """What the scores of an ablation say: tables, claims with verdicts, and the record of every number."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from omegaconf import DictConfig
@@ -51,17 +52,31 @@ def seed_table(scores: Scores, seeds: Sequence[int]) -> Table:
     return Table(f"Seed by seed ({', '.join(map(str, seeds))})", shown, rows)
 
 
-def findings(scores: Scores, cfg: DictConfig) -> list[tuple[Finding, dict[str, Any]]]:
-    """Every claim in every column that there is, with its verdict: as a sentence, and as a record."""
+def findings(
+    every: Scores, cfg: DictConfig, groups: Mapping[str, Scores] = MappingProxyType({})
+) -> list[tuple[Finding, dict[str, Any]]]:
+    """Every claim in every column that there is, with its verdict: as a sentence, and as a record.
+
+    A claim `within` one of the groups of scenes is about these alone.
+    """
     found: list[tuple[Finding, dict[str, Any]]] = []
     for claim in cfg.claims:
+        within = claim.get("within")
+        scores = every if within is None else groups[within]
         for column in (each for each in claim.columns if each in scores.titles):
             change = scores.change(column, claim.after, claim.before)
             verdict = judge(change, scores.column(column).better)
             after, before = (scores.rows[claim[which]].name for which in ("after", "before"))
-            text = f"{claim.text}: {scores.titles[column]}, {after} minus {before}."
+            where = "" if within is None else f" ({within})"
+            text = f"{claim.text}{where}: {scores.titles[column]}, {after} minus {before}."
             holds = {HOLDS: True, FAILS: False, OPEN: None}[verdict]
-            about = {"claim": claim.text, "after": claim.after, "before": claim.before, "column": column}
+            about = {
+                "claim": claim.text,
+                "within": within,
+                "after": claim.after,
+                "before": claim.before,
+                "column": column,
+            }
             about |= {"title": scores.titles[column], "verdict": verdict, "change": numbers(change)}
             found.append((Finding(text, f"{signed(change)}: {verdict}", holds), about))
     return found

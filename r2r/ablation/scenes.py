@@ -3,9 +3,10 @@
 `scenes/{input,target,garment}/NAME.png` and, for the figure, a few of them again in `scenes/some`; `photos/NAME.png`
 are the real photos. A folder appears when it is whole, and holds a record of what it was made from.
 
-There are two kinds of scenes: a render with its photo twin and the mask of the garment in both; and a person with one
-of the garments they wear, flat, the mask of that, and in `parsing` a label map (ATR) of the person, in which the other
-garments are left out.
+There are three kinds of scenes: a render with its photo twin and the mask of the garment in both; a person with one of
+the garments they wear, flat, the mask of that, and in `parsing` a label map (ATR) of the person, in which the other
+garments are left out; and a person in two pictures, with the label map of the first, and of the second the keypoints
+and the masks of garments and face.
 """
 
 import hashlib
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import UInt8
+import torch
+from jaxtyping import Float, UInt8
 from omegaconf import DictConfig
 from PIL import Image
 
@@ -38,6 +40,8 @@ RECORD = "scenes.json"
 PARSED = {"face": "face", "hair": "hair", "skin": "left-arm", "shoes": "left-shoe", "accessories": "bag"}  # as ATR
 PARSED |= {"upper": "upper-clothes", "lower": "pants", "full": "dress"}
 VISIBLE = 0.01  # of the picture: garments that show less are no scene
+FACE = 0.002  # of the picture: nor are pairs whose target shows less of a face
+LARGE = 0.1  # of the height, by which keypoints move on average: from here on a change of pose is large
 COVERED = 0.03  # of a garment's outline: from here on it counts as covered
 
 
@@ -61,6 +65,18 @@ KINDS = {
         {"input": "person", "target": "flat", "garment": "flat_mask", "parsing": "parsing"},
         ("photo.png", "parsing.png"),
     ),
+    "pose": Kind(
+        "studio_pose",
+        {
+            "input": "source",
+            "target": "target",
+            "garment": "garment",
+            "face": "face",
+            "parsing": "parsing",
+            "poses": "pose",
+        },
+        ("source.photo.png", "source.parsing.png", "target.photo.png", "target.parsing.png", "target.pose.json"),
+    ),
 }
 
 
@@ -77,13 +93,13 @@ class HeldOut:
         return [self.folder / kind / f"{name}.png" for name in self.names]
 
     def groups(self, fields: Sequence[str]) -> dict[str, list[int]]:
-        """Scenes by the values of a json field, for every field that has several among them."""
+        """Scenes by the values of a json field, for every field that has several among them; two scenes at least."""
         found: dict[str, list[int]] = {}
         for field in fields:
             values = [str(each.get(field)) for each in self.about]
             if len(set(values)) > 1:
                 found |= {f"{field}: {v}": [i for i, w in enumerate(values) if w == v] for v in sorted(set(values))}
-        return found
+        return {name: places for name, places in found.items() if len(places) > 1}
 
 
 def held_out_scenes(cfg: DictConfig, output: Path) -> HeldOut:
@@ -97,17 +113,15 @@ def held_out_scenes(cfg: DictConfig, output: Path) -> HeldOut:
     data = _datamodule(kind.data, {"data": dict(cfg.data)}, cfg.resolution)
     wanted = dict(cfg.where)
     fitting = [s for s in data.val_samples if not wanted or _fits(s.fields(), wanted)]
-    if cfg.kind == "restoration":
-        fitting = [s for s in fitting if data.view(s, None)["garment_mask"].float().mean() >= VISIBLE]
+    if cfg.kind != "translation":
+        fitting = [s for s in fitting if _shows(data.view(s, None))]
     chosen = spread(fitting, cfg.num_scenes)
     if len(chosen) < 2:
         raise DataError(f"{data.root}: {len(chosen)} held-out scenes {wanted or ''}; the scores need two at least")
 
     def write(folder: Path) -> None:
         for sample, name in zip(chosen, names(chosen), strict=True):
-            view = data.view(sample, None)
-            if "parsing" in view:
-                view["parsing"] = only_garment(view["parsing"][0].numpy(), view["slot"])
+            view = _drawn(data.view(sample, None))
             for place, part in kind.folders.items():
                 _save(view[part], folder / place / f"{name}.png")
         some = spread(names(chosen), cfg.trade_off.num_scenes)
@@ -174,20 +188,57 @@ def _fits(fields: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(str(fields.get(name)) == str(value) for name, value in wanted.items())
 
 
-def only_garment(regions: UInt8[np.ndarray, "h w"], slot: str) -> UInt8[np.ndarray, "h w"]:
-    """A label map (ATR) from a region map, in which other garments are background."""
+def _shows(view: dict[str, Any]) -> bool:
+    """Whether there is enough to see of the garment, and of the face where that counts."""
+    if "target" not in view:
+        return bool(view["garment_mask"].float().mean() >= VISIBLE)
+    drawn = _drawn(view)
+    return bool(drawn["garment"].float().mean() >= VISIBLE and drawn["face"].float().mean() >= FACE)
+
+
+def _drawn(view: dict[str, Any]) -> dict[str, Any]:
+    """What a view shows, and what is written beside it: label maps as ATR, masks, keypoints."""
+    if "target" in view and "source" in view:
+        height, width = view["target"].shape[1:]
+        view["pose"] = {"openpose_18": view["target_pose"].tolist(), "size": [width, height]}
+        view["parsing"] = atr_labels(view["source_parsing"][0].numpy(), SLOTS)
+        view["garment"] = _any_of(view["target_parsing"], SLOTS)
+        view["face"] = _any_of(view["target_parsing"], ("face", "hair"))
+    elif "parsing" in view:
+        view["parsing"] = atr_labels(view["parsing"][0].numpy(), (view["slot"],))
+    return view
+
+
+def _any_of(parsing: torch.Tensor, regions: Sequence[str]) -> torch.Tensor:
+    return torch.isin(parsing, torch.tensor([REGIONS.index(name) for name in regions], dtype=torch.uint8))
+
+
+def moved(source: Float[np.ndarray, "18 3"], target: Float[np.ndarray, "18 3"], height: int) -> float:
+    """How far keypoints that both poses know move on average, their common middle aside, in heights of the picture."""
+    both = (source[:, 2] > 0) & (target[:, 2] > 0)
+    if not both.any():
+        return float("inf")
+    first, second = (pose[both, :2] - pose[both, :2].mean(axis=0) for pose in (source, target))
+    return float(np.linalg.norm(first - second, axis=1).mean() / height)
+
+
+def atr_labels(regions: UInt8[np.ndarray, "h w"], slots: Sequence[str]) -> UInt8[np.ndarray, "h w"]:
+    """A label map (ATR) from a region map, in which garments of other slots are background."""
     table = np.zeros(len(REGIONS), np.uint8)
     for region, label in PARSED.items():
-        if region == slot or region not in SLOTS:
+        if region in slots or region not in SLOTS:
             table[REGIONS.index(region)] = ATR_18.index(label)
     return table[regions]
 
 
 def _about(sample: "Sample", data: "ImageDataModule") -> Mapping[str, Any]:
-    """What a sample's JSON says; of a garment that is worn also which it is, and whether anything covers it."""
-    if data.view_name != "restoration":
+    """What a sample's JSON says; of a garment also which it is and if anything covers it; of a pose if it is far."""
+    if data.view_name not in ("restoration", "pose"):
         return sample.fields()
     view = data.view(sample, None)
+    if data.view_name == "pose":
+        far = moved(view["source_pose"].numpy(), view["target_pose"].numpy(), view["target"].shape[1]) > LARGE
+        return {**sample.fields(), "change": "large" if far else "small"}
     covered = occlusion(view["garment_mask"][0].numpy(), view["parsing"][0].numpy()) > COVERED
     return {**sample.fields(), "slot": view["slot"], "covered": "yes" if covered else "no"}
 
@@ -232,8 +283,11 @@ def _digest(samples: "list[Sample]", members: list[str] | None) -> str:
 
 
 def _save(picture: Any, path: Path) -> None:
-    """An image, a mask, or a label map that is an array already."""
+    """An image, a mask, a label map that is an array already, or keypoints."""
     path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(picture, dict):
+        write_json(path.with_suffix(".json"), picture)
+        return
     if isinstance(picture, np.ndarray):
         image = Image.fromarray(picture)
     else:

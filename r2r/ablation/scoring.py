@@ -2,7 +2,7 @@
 
 Columns have an id, GROUP.METRIC, by which claims and figures name them: `held_out` and `real` are distances of sets to
 the photos of the same scenes and to real photos, `twin` compares each picture with its true photo, `twin_garment` does
-inside the garment, `texture` compares it with its source there.
+inside the garment and `twin_face` inside the face, `texture` compares it with its source inside the garment.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from r2r.ablation.rows import Row, place
-from r2r.ablation.scenes import HeldOut
+from r2r.ablation.scenes import KINDS, HeldOut
 from r2r.cli import build
 from r2r.data.pictures import Masks, Pictures
 from r2r.errors import InputError
@@ -24,7 +24,7 @@ from r2r.reporting import Column, Comparison, Outputs, Scenes
 from r2r.reporting.measuring import Progress, Quantity
 from r2r.reporting.runs import read_run
 
-GROUPS = ("held_out", "real", "twin", "twin_garment", "texture")
+GROUPS = ("held_out", "real", "twin", "twin_garment", "twin_face", "texture")
 REAL = "real photos"
 
 
@@ -82,6 +82,9 @@ def metrics(cfg: DictConfig) -> dict[str, dict[str, Any]]:
             wanted = not (group == "real" and cfg.photos is None)
             given = {name: build(each) for name, each in (scores or {}).items() if wanted and each is not None}
             found[str(group)] |= given
+    for region in ("garment", "face"):
+        if found[f"twin_{region}"] and region not in KINDS[cfg.kind].folders:
+            raise InputError(f"metrics.twin_{region}: scenes of kind={cfg.kind} have no mask of the {region}")
     for group, name, score in ((g, n, s) for g, scores in found.items() for n, s in scores.items()):
         sets = isinstance(score, SetScore)
         if sets != (group in ("held_out", "real")) or (sets and score.change is None):
@@ -102,10 +105,13 @@ def score(
 ) -> Scores:
     """Score the pictures of all rows, which lie below `output`."""
     found, cache = metrics(cfg), FeatureCache(output / "features")
-    source, masks = Pictures(held_out.paths("input")), Masks(held_out.paths("garment"))
+    source = Pictures(held_out.paths("input"))
+    masks = {name: Masks(held_out.paths(name)) for name in ("garment", "face") if name in KINDS[cfg.kind].folders}
     own = {f"held_out.{name}": Quantity(each, "target") for name, each in found["held_out"].items()}
     own |= {f"twin.{name}": Quantity(each, "target") for name, each in found["twin"].items()}
-    own |= {f"twin_garment.{name}": Quantity(each, "target", "garment") for name, each in found["twin_garment"].items()}
+    for region in masks:
+        within = found[f"twin_{region}"].items()
+        own |= {f"twin_{region}.{name}": Quantity(each, "target", region) for name, each in within}
     own |= {f"texture.{name}": Quantity(each, "source", "garment") for name, each in found["texture"].items()}
     twins = any(quantity.reference == "target" for quantity in own.values())
     identity = next(row.name for row in rows.values() if row.model == "none")
@@ -116,7 +122,7 @@ def score(
         source,
         Pictures(held_out.paths("target")) if twins else None,
         paired=twins,
-        masks={"garment": masks},
+        masks=masks,
         twin_name=cfg.names.twin,
         target_name=cfg.names.held_out,
     )

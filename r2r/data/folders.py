@@ -33,6 +33,40 @@ def find_jobs(source: Path, output: Path) -> dict[Path, Path]:
     return jobs
 
 
+def find_pairs(source: Path, poses: Path, output: Path, pairing: str = "all") -> dict[tuple[Path, Path], Path]:
+    """Each image below `source` with keypoint files (`.json`) below `poses`, and the PNG that becomes of them.
+
+    With the pairing "all" every image meets every pose, as `IMAGE_to_POSE.png`; with "name", the one of its own
+    relative name, as `IMAGE.png`.
+
+    Raises:
+        InputError: no images, no keypoint files, no file for an image, two pairs of one name, or another pairing.
+    """
+    if pairing not in ("all", "name"):
+        raise InputError(f"pairing={pairing} must be all or name")
+    files = [poses] if poses.is_file() else sorted(poses.rglob("*.json"))
+    if not files:
+        raise InputError(f"poses={poses} has no keypoint files (.json); r2r.prepare writes them for photos")
+    jobs, found = find_jobs(source, output), {}
+    for image, target in jobs.items():
+        if pairing == "name":
+            pose = poses / target.relative_to(output).with_suffix(".json")
+            if not pose.is_file():
+                raise InputError(f"{image} has no keypoint file {pose}; use pairing=all, or add it")
+            found[image, pose] = target
+        else:
+            found |= {(image, pose): target.with_stem(f"{target.stem}_to_{_flat(pose, poses)}") for pose in files}
+    if len(set(found.values())) < len(found):
+        raise InputError(f"several pairs of {source} and {poses} would have one name; rename files that share theirs")
+    return found
+
+
+def _flat(path: Path, folder: Path) -> str:
+    """The name of a file below a folder in one word."""
+    inside = path.relative_to(folder) if folder.is_dir() else Path(path.name)
+    return "_".join(inside.with_suffix("").parts)
+
+
 class Loaded(Protocol):
     """An image, or what a method reads beside it."""
 
@@ -43,7 +77,7 @@ class Loaded(Protocol):
 
 
 def readable_batches(
-    todo: Mapping[Path, Path], size: int, broken: list[str], load: Callable[[Path], Loaded] = load_image
+    todo: Mapping[Any, Path], size: int, broken: list[str], load: Callable[[Any], Loaded] = load_image
 ) -> Iterator[tuple[list[Path], list[Any]]]:
     """Batches of what was loaded, of equal image size, with their targets; the unreadable are noted in `broken`."""
     targets: list[Path] = []

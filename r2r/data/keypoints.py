@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from r2r.data.samples import Part
+from r2r.data.views import Geometry
 from r2r.errors import DataError
 from r2r.pose import body25_to_openpose, within
 
@@ -24,6 +25,18 @@ def read_pose(part: Part, size: tuple[int, int]) -> Float[np.ndarray, "18 3"]:
         return _scaled(json.loads(part.read()), size)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:
         raise DataError(f"broken or unknown keypoint file: {part.name} ({error!r})") from error
+
+
+def fitted_pose(part: Part, size: tuple[int, int]) -> Float[np.ndarray, "18 3"]:
+    """Keypoints of another picture, in one of `size` (width, height): the frame they name is scaled to cover it.
+
+    Files that name no frame are taken for keypoints of a picture of that size. Raises as `read_pose` does.
+    """
+    try:
+        frame = tuple(json.loads(part.read()).get("size", size))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise DataError(f"broken or unknown keypoint file: {part.name} ({error!r})") from error
+    return Geometry(size).keypoints(read_pose(part, frame), frame, flip=False)
 
 
 def _scaled(content: dict[str, Any], size: tuple[int, int]) -> Float[np.ndarray, "18 3"]:

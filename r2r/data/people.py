@@ -100,9 +100,9 @@ class PoseView:
             item[end] = self.geometry.picture(image, flip)
             item[f"{end}_pose"] = torch.from_numpy(pose)
             item[f"{end}_keypoints"] = torch.from_numpy(openpose_to_coco(pose))
-        if "source.parsing.png" in sample.parts:
-            regions = parsing_regions(self.geometry, sample, flip, "source.parsing.png")
-            item["source_parsing"] = torch.from_numpy(regions)[None]
+            if f"{end}.parsing.png" in sample.parts:
+                regions = parsing_regions(self.geometry, sample, flip, f"{end}.parsing.png")
+                item[f"{end}_parsing"] = torch.from_numpy(regions)[None]
         return item
 
     def _given(self, pairs: list[Sample]) -> Iterator[Sample]:

@@ -14,7 +14,7 @@ def classifier_free_guidance(
     return negative + scale * (prompt - negative)
 
 
-def composed_guidance(noises: Sequence[Float[Tensor, "b c h w"]], scales: Sequence[float]) -> Float[Tensor, "b c h w"]:
+def composed_guidance(noises: Sequence[Float[Tensor, "*shape"]], scales: Sequence[float]) -> Float[Tensor, "*shape"]:
     """e_0 + sum_i scale_i (e_i - e_(i-1)): each noise was told one condition more (arXiv:2211.09800, equation 3)."""
     changes = (after - before for before, after in pairwise(noises))
     return noises[0] + sum(scale * change for scale, change in zip(scales, changes, strict=True))

@@ -7,22 +7,20 @@ A label map tells where the garment is and which: without one a model that was t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
 from PIL import Image
-from scipy import ndimage
 
-from r2r.data.images import decode_mask, fit_to_multiple, load_image, to_pil, to_tensor
+from r2r.data.images import fit_to_multiple, load_image, to_pil, to_tensor
 from r2r.errors import DataError, InputError
 from r2r.models.garment_denoiser import read_settings
-from r2r.parsing import REGIONS, label_names, region_map
+from r2r.parsing import REGIONS
 from r2r.tasks.garment_restorer import WORDS, GarmentRestorer, RestorationSettings
+from r2r.tasks.label_maps import LabelMaps, resized_mask
 
 LEAST_GARMENT = 0.005  # share of the picture
-LEAST_FACE = 0.5  # of the largest face: from here on another face is another person
 FRAME = 0.9  # of the picture that a cut-out garment fills
 
 
@@ -59,16 +57,12 @@ class PersonReader:
         label_set: str = "ATR_18",
         slot: str = "largest",
     ) -> None:
-        label_names(label_set)
         if slot not in (*WORDS, "largest"):
             raise InputError(f"task.slot={slot} is none of {', '.join(WORDS)}, largest")
-        if parsing is not None and not Path(parsing).is_dir():
-            raise InputError(f"task.parsing={parsing}: no such folder; give one of label maps, named as the photos")
         if parsing is None and slot == "largest":
             raise InputError("task.slot=largest must be measured: give task.parsing=FOLDER of label maps, or a slot")
-        self.root = Path(input) if Path(input).is_dir() else Path(input).parent
-        self.parsing = None if parsing is None else Path(parsing)
-        self.label_set, self.slot = label_set, slot
+        self.maps = None if parsing is None else LabelMaps(input, parsing, label_set)
+        self.slot = slot
 
     def __call__(self, path: Path) -> Person:
         """A photo with its mask.
@@ -77,20 +71,13 @@ class PersonReader:
         several persons, or no garment of the slot.
         """
         image = load_image(path)
-        if self.parsing is None:
+        if self.maps is None:
             return Person(image, self.slot, None)
-        place = self.parsing / path.relative_to(self.root).with_suffix(".png")
+        regions = self.maps(path, image)
         try:
-            labels = np.array(decode_mask(place.read_bytes(), str(place)))
-        except OSError as error:
-            raise DataError(f"{path}: no label map {place} ({error.strerror})") from error
-        if labels.shape != image.size[::-1]:
-            raise DataError(f"{place} is {labels.shape[1]}x{labels.shape[0]}, {path} {image.width}x{image.height}")
-        try:
-            slot, mask = garment(region_map(labels, self.label_set), self.slot)
+            return Person(image, *garment(regions, self.slot))
         except DataError as error:
-            raise DataError(f"{place}: {error}") from error
-        return Person(image, slot, mask)
+            raise DataError(f"{self.maps.place(path)}: {error}") from error
 
 
 class GarmentTranslator:
@@ -134,7 +121,9 @@ class GarmentTranslator:
         fitted = [fit_to_multiple(person.image, self.restorer.model.size_multiple, resolution) for person in persons]
         pixels = torch.stack([to_tensor(image) for image, _ in fitted]).to(self.device)
         known = [person.mask for person in persons if person.mask is not None]
-        masks = torch.stack([_resized(mask, fitted[0][0].size) for mask in known]).to(self.device) if known else None
+        masks = (
+            torch.stack([resized_mask(mask, fitted[0][0].size) for mask in known]).to(self.device) if known else None
+        )
         slots = [person.slot for person in persons]
         flats = self.restorer(pixels, slots, masks, seed=seed, settings=self.sampling)
         return [back(to_pil(flat)) for flat, (_, back) in zip(flats, fitted, strict=True)]
@@ -159,25 +148,16 @@ class GarmentCutout:
 
 
 def garment(regions: UInt8[np.ndarray, "h w"], slot: str) -> tuple[str, Bool[np.ndarray, "h w"]]:
-    """A garment of the only person in a region map: its slot, found for "largest", and its mask.
+    """A garment of the person in a region map: its slot, found for "largest", and its mask.
 
-    Raises DataError for several persons, or a garment that shows in less than half a per cent of the picture.
+    Raises DataError for one that shows in less than half a per cent of the picture.
     """
-    faces: Any = ndimage.label(regions == REGIONS.index("face"))
-    sizes = sorted(np.bincount(faces[0].ravel())[1:], reverse=True)
-    if persons := sum(size >= LEAST_FACE * sizes[0] for size in sizes[1:]):
-        raise DataError(f"{persons + 1} faces, so several persons; crop to one")
     masks = {name: regions == REGIONS.index(name) for name in (WORDS if slot == "largest" else (slot,))}
     found = max(masks, key=lambda name: masks[name].sum())
     if masks[found].mean() < LEAST_GARMENT:
         wanted = "garment" if slot == "largest" else f"{slot} garment"
         raise DataError(f"no {wanted}: {masks[found].mean():.2%} of the picture")
     return found, masks[found]
-
-
-def _resized(mask: Bool[np.ndarray, "h w"], size: tuple[int, int]) -> torch.Tensor:
-    image = Image.fromarray(mask.astype(np.uint8) * 255)
-    return torch.from_numpy(np.array(image.resize(size, Image.Resampling.NEAREST)) > 127)[None]
 
 
 def _cut_out(person: Person) -> Image.Image:

@@ -6,13 +6,12 @@ from typing import Any
 import torch
 from torch import nn
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+Trained = Iterable[nn.Parameter] | Iterable[dict[str, Any]]  # parameters, or groups of them as torch takes them
+OptimizerFactory = Callable[[Any], torch.optim.Optimizer]
 ScheduleFactory = Callable[[torch.optim.Optimizer], Any]
 
 
-def stepwise(
-    optimizer: OptimizerFactory, lr_scheduler: ScheduleFactory, parameters: Iterable[nn.Parameter]
-) -> dict[str, Any]:
+def stepwise(optimizer: OptimizerFactory, lr_scheduler: ScheduleFactory, parameters: Trained) -> dict[str, Any]:
     """The optimizer over `parameters`, its learning rate scheduled by optimizer steps rather than epochs."""
     built = optimizer(list(parameters))
     return {"optimizer": built, "lr_scheduler": {"scheduler": lr_scheduler(built), "interval": "step"}}

@@ -17,16 +17,16 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from r2r.diffusion import composed_guidance
 from r2r.errors import InputError
 from r2r.models.image_encoder import ImageEncoder
-from r2r.models.parsing_fusion import Visible
 from r2r.models.pose_denoiser import PoseDenoiser, read_settings
 from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
 from r2r.tasks.trajectory import Step, branch_rows, descending_steps, guided_sampling, same_noise
-from r2r.types import Images, Parsing, Pose
+from r2r.types import Images
 
 PROMPT = "a photo of a person"
 
@@ -99,21 +99,21 @@ class PoseSampler:
     @torch.no_grad()
     def __call__(
         self,
-        sources: Images,
-        parsing: Parsing | None,
-        poses: Pose,
+        sources: Float[Tensor, "m 3 h w"],
+        parsing: UInt8[Tensor, "m 1 h w"] | None,
+        poses: Float[Tensor, "b 18 3"],
         *,
-        visible: Visible | None = None,
+        visible: Bool[Tensor, "m regions"] | None = None,
         seed: int = 0,
         settings: PoseSettings | None = None,
     ) -> Images:
         """The persons as images in [-1, 1], in the size of the sources (sides multiples of `model.size_multiple`).
 
         Args:
-            sources: images in [-1, 1], shape (k * b, 3, h, w): k for each of b persons, all first ones first.
+            sources: images in [-1, 1], shape (m, 3, h, w): m / b for each person, all first ones first.
             parsing: theirs, as indices of `r2r.parsing.REGIONS`.
             poses: keypoints in pixels of the pictures, shape (b, 18, 3).
-            visible: which regions of each source are seen, (k * b, regions); None: all.
+            visible: which regions of each source are seen, (m, regions); None: all.
             seed: of the start noise, the same for every image.
             settings: defaults if None.
         """

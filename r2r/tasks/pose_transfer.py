@@ -12,6 +12,7 @@ Deviations
 - The loss of alignment is one reading of the paper's "CLIP-guided alignment"; it is off by default.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ class PoseTransfer(LightningModule):
         lr_scheduler: ScheduleFactory,
         encoder: ImageEncoder | None = None,
         image_prompt: dict[str, Any] | None = None,
-        crops: tuple[str, ...] = ("face", "clothes"),
+        crops: Sequence[str] = ("face", "clothes"),
         use_source: bool = True,
         share_weights: bool = False,
         use_parsing: bool = True,

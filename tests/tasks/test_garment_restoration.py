@@ -210,7 +210,7 @@ def test_a_folder_is_restored_and_what_cannot_be_is_named(
     with pytest.raises(DataError) as error:
         translate(translation(folders, model, output, f"task.parsing={folders['parsing']}"))
     assert {path.relative_to(output).as_posix() for path in output.rglob("*.png")} == {"good.png", "more/good.png"}
-    for part in ("6 of 8", "2 faces", "no garment: 0.00%", "label 77", "36x10", "no label map", "broken.png"):
+    for part in ("6 of 8", "2 heads", "no garment: 0.00%", "label 77", "36x10", "no label map", "broken.png"):
         assert part in str(error.value), part
     with Image.open(output / "good.png") as flat:
         assert flat.size == (36, 48)
