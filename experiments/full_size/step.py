@@ -1,11 +1,11 @@
-"""One training step of IGR at the size of Stable Diffusion 1.5, by `r2r.train` itself, on random weights.
+"""One training step at the size of Stable Diffusion 1.5, by `r2r.train` itself, on random weights.
 
-python experiments/igr_size/step.py [--frozen] [--output FILE]
+python experiments/full_size/step.py igr | truepose [--frozen] [--output FILE]
 
 Writes a pipeline of Stable Diffusion 1.5's architecture and a CLIP ViT-H, both in bfloat16 with random weights, to a
-folder that is removed again (4 GB), and trains one batch of one pair of the embedded persons: 512 x 384, bfloat16
-throughout (`trainer.precision=bf16-true`), AdamW, gradient checkpointing. Memory is the highest resident set of the
-process, so on a CPU it holds weights, gradients, moments and activations, and the libraries themselves.
+folder that is removed again (4 GB), and trains one batch of one pair of the embedded persons: 512 x 384 or 512 x 352,
+bfloat16 throughout (`trainer.precision=bf16-true`), AdamW, gradient checkpointing. Memory is the highest resident set
+of the process, so on a CPU it holds weights, gradients, moments and activations, and the libraries themselves.
 """
 
 import argparse
@@ -25,8 +25,10 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVi
 from r2r.cli import build, compose
 from r2r.models.tiny import build_tokenizer
 
-SIZE = (512, 384)
-QUIET = ("checkpoint", "final_checkpoint", "progress", "grid", "export", "record")
+METHODS = {  # experiment, task, height and width, the setting that trains the second U-Net
+    "igr": ("igr_coarse", "garment_restoration_clip", (512, 384), "train_reference"),
+    "truepose": ("truepose", "pose_transfer_clip", (512, 352), "train_source"),
+}
 
 
 def write_models(folder: Path) -> None:
@@ -52,27 +54,29 @@ def write_models(folder: Path) -> None:
     vision.to(torch.bfloat16).save_pretrained(folder / "clip")
 
 
-def settings(folder: Path, frozen: bool) -> list[str]:
+def settings(method: str, folder: Path, frozen: bool) -> list[str]:
     """A command line of `r2r.train`."""
-    given = ["experiment=igr_coarse", "model=sd15", "task=garment_restoration_clip", "+model.dtype=bfloat16"]
-    given += [
+    experiment, task, size, trains = METHODS[method]
+    return [
+        f"experiment={experiment}",
+        "model=sd15",
+        f"task={task}",
+        "+model.dtype=bfloat16",
         f"model.pretrained={folder / 'sd15'}",
         f"task.encoder.pretrained={folder / 'clip'}",
         "task.encoder.subfolder=''",
-    ]
-    given += [f"data.resolution=[{SIZE[0]},{SIZE[1]}]", "data.batch_size=1", "data.num_workers=0"]
-    given += [
+        f"data.resolution=[{size[0]},{size[1]}]",
+        "data.batch_size=1",
+        "data.num_workers=0",
         "trainer.precision=bf16-true",
         "trainer.accelerator=cpu",
         "trainer.max_steps=1",
         "trainer.limit_val_batches=0",
-    ]
-    given += [
         "trainer.num_sanity_val_steps=0",
         "task.gradient_checkpointing=true",
-        f"task.train_reference={not frozen}",
+        f"task.{trains}={not frozen}",
+        f"paths.output_dir={folder / 'run'}",
     ]
-    return [*given, f"paths.output_dir={folder / 'run'}"]
 
 
 class Count(Callback):
@@ -89,9 +93,9 @@ class Count(Callback):
         self.seconds = time.perf_counter() - self.start
 
 
-def measure(folder: Path, frozen: bool) -> dict[str, Any]:
+def measure(method: str, folder: Path, frozen: bool) -> dict[str, Any]:
     """Train the step."""
-    config = compose("train", settings(folder, frozen))
+    config = compose("train", settings(method, folder, frozen))
     torch.manual_seed(0)
     data = build(config.data)
     data.setup("fit")
@@ -102,8 +106,9 @@ def measure(folder: Path, frozen: bool) -> dict[str, Any]:
     trainer.fit(task, datamodule=data)
     moved = sum(bool((value != dict(task.named_parameters())[name]).any()) for name, value in before.items())
     return {
-        "size": SIZE,
-        "train_reference": not frozen,
+        "method": method,
+        "size": METHODS[method][2],
+        "second_unet_trains": not frozen,
         "loss": trainer.callback_metrics["train/loss"].item(),
         "trained_parameters_m": sum(p.numel() for p in task.parameters() if p.requires_grad) / 1e6,
         "value_projections_moved": f"{moved} of {len(before)}",
@@ -118,7 +123,8 @@ def measure(folder: Path, frozen: bool) -> dict[str, Any]:
 def main() -> None:
     """Measure, print, and write."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--frozen", action="store_true", help="keep the reference net as it begins")
+    parser.add_argument("method", choices=list(METHODS))
+    parser.add_argument("--frozen", action="store_true", help="keep the second U-Net as it begins")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--models", type=Path, help="write the models here, or take those that are here")
     given = parser.parse_args()
@@ -126,7 +132,7 @@ def main() -> None:
         folder = given.models or Path(temporary)
         if not (folder / "clip").is_dir():
             write_models(folder)
-        text = json.dumps(measure(folder, given.frozen), indent=2)
+        text = json.dumps(measure(given.method, folder, given.frozen), indent=2)
     print(text)
     if given.output:
         given.output.write_text(text + "\n", encoding="utf-8")

@@ -1,6 +1,6 @@
 """Work and memory of IGR at the size of Stable Diffusion 1.5: exact counts on PyTorch's meta device, no weights needed.
 
-python experiments/igr_size/count.py --height 512 --width 384 [--output FILE]
+python experiments/full_size/igr_count.py --height 512 --width 384 [--output FILE]
 
 FLOPs are those of `torch.utils.flop_counter`; activations are what autograd keeps, every storage once.
 """
