@@ -16,7 +16,7 @@ from r2r.data.curation import Curation
 from r2r.data.datasets import find_samples
 from r2r.data.grid import caption_grid, shown_pictures
 from r2r.data.people import PoseView, RestorationView
-from r2r.data.samples import Sample, in_half
+from r2r.data.samples import Sample, in_half, without_held_out
 from r2r.data.sampling import Draw, TrainSampler, ValidationSampler
 from r2r.data.shards import is_streamed, shard_addresses
 from r2r.data.streams import Resampled, TrainStream, ValidationStream, first_entry
@@ -240,6 +240,7 @@ class ImageDataModule(LightningDataModule):
             self.shards = {split: shard_addresses(self.root, split) for split in ("train", "val")}
             return
         train, val = find_samples(self.root, self.layout, self.captions, self.val_fraction)
+        train = without_held_out(train, val) if self.view_name.startswith("pose") else train
         self.train_samples, self.val_samples = list(self._train_entries(train)), list(self.view.entries(val))
         if not self.train_samples:
             raise DataError(

@@ -2,7 +2,9 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,6 +14,8 @@ from r2r.data.images import list_images, load_image
 from r2r.errors import DataError, InputError
 
 log = logging.getLogger(__name__)
+
+HEADER = ("from", "to")  # of the lists of DeepFashion In-shop
 
 
 def find_jobs(source: Path, output: Path) -> dict[Path, Path]:
@@ -37,34 +41,58 @@ def find_pairs(source: Path, poses: Path, output: Path, pairing: str = "all") ->
     """Each image below `source` with keypoint files (`.json`) below `poses`, and the PNG that becomes of them.
 
     With the pairing "all" every image meets every pose, as `IMAGE_to_POSE.png`; with "name", the one of its own
-    relative name, as `IMAGE.png`.
+    relative name, as `IMAGE.png`. Any other pairing is a file with two names in each line, as data sets list them:
+    those that are not there are left out with a warning.
 
     Raises:
-        InputError: no images, no keypoint files, no file for an image, two pairs of one name, or another pairing.
+        InputError: no images, no keypoint files, no file for an image, two pairs of one name, or no such list.
     """
-    if pairing not in ("all", "name"):
-        raise InputError(f"pairing={pairing} must be all or name")
-    files = [poses] if poses.is_file() else sorted(poses.rglob("*.json"))
-    if not files:
-        raise InputError(f"poses={poses} has no keypoint files (.json); r2r.prepare writes them for photos")
     jobs, found = find_jobs(source, output), {}
-    for image, target in jobs.items():
-        if pairing == "name":
+    if pairing == "name":
+        for image, target in jobs.items():
             pose = poses / target.relative_to(output).with_suffix(".json")
             if not pose.is_file():
                 raise InputError(f"{image} has no keypoint file {pose}; use pairing=all, or add it")
             found[image, pose] = target
-        else:
-            found |= {(image, pose): target.with_stem(f"{target.stem}_to_{_flat(pose, poses)}") for pose in files}
+        return found
+    files = [poses] if poses.is_file() else sorted(poses.rglob("*.json"))
+    if not files:
+        raise InputError(f"poses={poses} has no keypoint files (.json); r2r.prepare writes them for photos")
+    words = {pose: _flat(pose, poses) for pose in files}
+    pairs = product(jobs, files) if pairing == "all" else _listed(Path(pairing), jobs, output, words)
+    found = {(image, pose): jobs[image].with_stem(f"{jobs[image].stem}_to_{words[pose]}") for image, pose in pairs}
     if len(set(found.values())) < len(found):
         raise InputError(f"several pairs of {source} and {poses} would have one name; rename files that share theirs")
     return found
 
 
+def _listed(
+    path: Path, jobs: Mapping[Path, Path], output: Path, words: Mapping[Path, str]
+) -> Iterator[tuple[Path, Path]]:
+    """The pairs of a list whose files are there; names count without suffix, folders and all."""
+    if not path.is_file():
+        raise InputError(f"pairing={path} must be all, name, or a file that lists pairs")
+    images = {_name(target.relative_to(output)): image for image, target in jobs.items()}
+    poses = {word: pose for pose, word in words.items()}
+    rows = [re.split(r"[,\s]+", line.strip()) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    if wrong := [row for row in rows if len(row) != 2]:
+        raise InputError(f"{path}: {' '.join(wrong[0])!r} is not a line of two names")
+    pairs = [(_name(Path(source)), _name(Path(target))) for source, target in rows if (source, target) != HEADER]
+    there = [(images[source], poses[target]) for source, target in pairs if source in images and target in poses]
+    if not there:
+        raise InputError(f"{path}: of none of its {len(pairs)} pairs both image and keypoints are there")
+    if len(there) < len(pairs):
+        log.warning("%d of %d pairs left out: image or keypoints are not there", len(pairs) - len(there), len(pairs))
+    yield from there
+
+
 def _flat(path: Path, folder: Path) -> str:
-    """The name of a file below a folder in one word."""
-    inside = path.relative_to(folder) if folder.is_dir() else Path(path.name)
-    return "_".join(inside.with_suffix("").parts)
+    return _name(path.relative_to(folder) if folder.is_dir() else Path(path.name))
+
+
+def _name(path: Path) -> str:
+    """A relative name in one word, without suffix."""
+    return "_".join(path.with_suffix("").parts)
 
 
 class Loaded(Protocol):

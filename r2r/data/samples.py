@@ -1,6 +1,7 @@
 """One sample before decoding: a key, named byte ranges (files or shard members), and perhaps a caption."""
 
 import json
+import logging
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from r2r.errors import DataError, InputError
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,15 @@ def in_half(samples: Iterable[Sample], half: str | None) -> Iterator[Sample]:
         raise InputError(f"data.half={half} is unknown; use first, second, or null for all scenes")
     # Not the lowest bit: names that count on would fall unevenly.
     return (s for s in samples if half is None or HALVES[zlib.crc32(s.identity().encode()) >> 8 & 1] == half)
+
+
+def without_held_out(train: Sequence[Sample], held_out: Sequence[Sample]) -> list[Sample]:
+    """The training samples of identities that are not held out too; a warning tells how many are not among them."""
+    held = {sample.identity() for sample in held_out}
+    kept = [sample for sample in train if sample.identity() not in held]
+    if len(kept) < len(train):
+        log.warning("%d training samples left out: they show who or what is held out", len(train) - len(kept))
+    return kept
 
 
 def spread_domains(samples: Iterable[Sample], members: Sequence[str | None]) -> Iterator[Sample]:

@@ -11,7 +11,7 @@ from PIL import Image
 from r2r.cli import CONF, build, compose
 from r2r.data import ImageDataModule
 from r2r.data.keypoints import read_pose
-from r2r.data.samples import LoadedPart
+from r2r.data.samples import LoadedPart, Sample, without_held_out
 from r2r.errors import DataError, InputError
 from r2r.parsing import REGIONS
 from r2r.pose import OPENPOSE_18
@@ -173,3 +173,13 @@ def test_forms_of_keypoint_files() -> None:
 def test_every_data_config_builds(name: str, tmp_path: Path) -> None:
     data = build(compose("train", [f"data={name}", f"data.root={tmp_path}"]).data)
     assert isinstance(data, ImageDataModule)
+
+
+def test_training_never_shows_who_is_held_out(caplog: pytest.LogCaptureFixture) -> None:
+    def sample(key: str, identity: str) -> Sample:
+        return Sample(key, {"json": LoadedPart("json", json.dumps({"identity": identity}).encode())})
+
+    train, val = [sample("a", "1"), sample("b", "2"), sample("c", "2")], [sample("d", "2"), sample("e", "3")]
+    assert [each.key for each in without_held_out(train, val)] == ["a"]
+    assert "2 training samples left out" in caplog.text
+    assert without_held_out(train, val[1:]) == train

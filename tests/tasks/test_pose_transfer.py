@@ -223,7 +223,7 @@ def test_clothes_may_come_from_another_photo(
         translate(translation(folders, model, tmp_path / "x", parsing, *donors, "task.lent=[hat]"))
     with pytest.raises(InstantiationException, match=r"donor_parsing=FOLDER"):
         translate(translation(folders, model, tmp_path / "x", parsing, donors[0]))
-    with pytest.raises(DataError, match="photos/good"):
+    with pytest.raises(DataError, match="poses/good.png"):
         given = [f"task.donors={folders['poses']}", f"task.donor_parsing={folders['parsing']}"]
         translate(translation(folders, model, tmp_path / "x", parsing, *given))
 
@@ -236,7 +236,7 @@ def test_settings_that_do_not_fit_are_told_before_anything_is_loaded(
         ([], "task.parsing is missing"),
         (["task.parsing=nowhere"], "no such folder"),
         (["task.parsing=.", "task.label_set=ATR"], "ATR"),
-        (["pairing=some"], "pairing=some"),
+        (["pairing=some"], "a file that lists pairs"),
         (["pairing=name"], "has no keypoint file"),
         ([f"poses={folders['photos']}"], "has no keypoint files"),
     ):
@@ -256,6 +256,20 @@ def test_photos_meet_poses_by_name_or_all(folders: dict[str, Path], tmp_path: Pa
     assert by_name == {(photo, pose): tmp_path / "out" / "good.png"}
     every = find_pairs(photo, folders["poses"], tmp_path / "out")
     assert {path.name for path in every.values()} == {f"good_to_{n}.png" for n in ("left", "wide", "more_good")}
+
+
+def test_photos_meet_poses_as_a_list_says(
+    folders: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    listed = tmp_path / "pairs.csv"
+    listed.write_text("from,to\ngood.jpg,left.jpg\nmore/good.jpg, wide.jpg\ngone.jpg,left.jpg\n")
+    found = find_pairs(folders["photos"], folders["poses"], tmp_path / "out", str(listed))
+    names = {path.relative_to(tmp_path / "out").as_posix() for path in found.values()}
+    assert names == {"good_to_left.png", "more/good_to_wide.png"} and "1 of 3 pairs left out" in caplog.text
+    for text, message in (("a b c\n", "'a b c' is not"), ("gone left\n", "of none of its 1")):
+        listed.write_text(text)
+        with pytest.raises(InputError, match=message):
+            find_pairs(folders["photos"], folders["poses"], tmp_path / "out", str(listed))
 
 
 def test_poses_of_another_frame_cover_the_picture() -> None:
