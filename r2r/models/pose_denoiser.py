@@ -12,7 +12,7 @@ Deviations
 - Several sources can be seen at once, each by some of its regions: editing without training, as the abstract names it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,7 @@ class PoseDenoiser(nn.Module):
         Raises InputError when settings do not fit each other or the U-Net.
         """
         super().__init__()
-        crops = list(crops) if use_parsing else ["picture"]
-        if strange := [crop for crop in crops if crop not in CROPS]:
-            raise InputError(f"task.crops={strange} is none of {', '.join(CROPS)}")
+        crops = _known(crops) if use_parsing else ["picture"]
         if align and not (use_source and use_parsing and encoder is not None):
             raise InputError("task.alignment_weight compares SourceNet and encoder, by crop: leave none of them out")
         self.model, self.unet, self._encoder = model, model.unet, [encoder]  # in a list: not a module of this one
@@ -118,16 +116,10 @@ class PoseDenoiser(nn.Module):
         sites = self.source.sites if self.source is not None else []
         self.fusion = ParsingFusion(sites, learned=told and use_fusion_bias)
         self.heads = _heads(self._source_unet, encoder.width, crops) if align and encoder is not None else None
-        self.settings = {
-            "base": base_name(model),
-            "encoder": encoder.origin if encoder is not None else None,
-            "image_prompt": settings,
-            "crops": crops,
-            "share_weights": share_weights,
-            "use_parsing": use_parsing,
-            "use_fusion_bias": use_fusion_bias,
-            "min_stride": min_stride,
-        }
+        origin = encoder.origin if encoder is not None else None
+        self.settings = {"base": base_name(model), "encoder": origin, "image_prompt": settings, "crops": crops}
+        self.settings |= {"use_source": use_source, "share_weights": share_weights, "use_parsing": use_parsing}
+        self.settings |= {"use_fusion_bias": use_fusion_bias, "align": align, "min_stride": min_stride}
         self.source_is_base = True
         self.fuse = Fuse(self.source.bank, where, self.fusion) if self.source is not None else None
         own = [self.source.record] if isinstance(self.source, SharedSource) else []
@@ -137,11 +129,6 @@ class PoseDenoiser(nn.Module):
     def encoder(self) -> ImageEncoder | None:
         """The frozen image encoder."""
         return self._encoder[0]
-
-    @property
-    def needs_parsing(self) -> bool:
-        """Whether sources must come with a parsing."""
-        return bool(self.settings["use_parsing"]) and (self.source is not None or self.prompts is not None)
 
     @property
     def _source_unet(self) -> Any:
@@ -170,7 +157,7 @@ class PoseDenoiser(nn.Module):
 
         Raises InputError when there is no parsing and the denoiser needs one.
         """
-        if parsing is None and self.needs_parsing:
+        if parsing is None and needs_parsing({"parts": self.parts, **self.settings}):
             raise InputError("the parsing of the source is missing: prepare it, or train with task.use_parsing=false")
         count = len(condition.prompt_embeds)
         latents = self.model.encode(sources) if latents is None else latents
@@ -275,16 +262,13 @@ class PoseDenoiser(nn.Module):
         trained = any(p.requires_grad for p in self.source.parameters()) if self.source is not None else False
         changed = trained or not self.source_is_base
         parts = {name: getattr(self, name) for name in self.parts if name != "source" or changed}
-        save_parts(folder, SETTINGS, {"parts": self.parts, **self._own(), **about}, parts, dtype)
+        save_parts(folder, SETTINGS, {"parts": self.parts, **self.settings, **about}, parts, dtype)
 
     def load(self, folder: str | Path) -> None:
         """Take up the weights of an export. Raises InputError for one that was put together differently."""
-        own, parts = {"parts": self.parts, **self._own()}, {name: getattr(self, name) for name in self.parts}
+        own, parts = {"parts": self.parts, **self.settings}, {name: getattr(self, name) for name in self.parts}
         found = load_parts(export_folder(folder), read_settings(folder), own, parts)
         self.source_is_base &= "source" not in found
-
-    def _own(self) -> dict[str, Any]:
-        return {**self.settings, "use_source": self.source is not None, "align": self.heads is not None}
 
 
 class SharedSource(nn.Module):
@@ -316,6 +300,17 @@ def export_folder(name: str | Path) -> Path:
 def read_settings(name: str | Path) -> dict[str, Any]:
     """What an export says of itself. Raises InputError for a folder that is none."""
     return read_content(export_folder(name), SETTINGS, "truepose")
+
+
+def needs_parsing(settings: Mapping[str, Any]) -> bool:
+    """Whether a denoiser that says this of itself must be given the parsing of its sources."""
+    return settings["use_parsing"] and (settings["use_source"] or "prompts" in settings["parts"])
+
+
+def _known(crops: Sequence[str]) -> list[str]:
+    if strange := [crop for crop in crops if crop not in CROPS]:
+        raise InputError(f"task.crops={strange} is none of {', '.join(CROPS)}")
+    return list(crops)
 
 
 def _source_net(model: StableDiffusion, where: Sites, share_weights: bool) -> "ReferenceNet | SharedSource":

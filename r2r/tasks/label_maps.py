@@ -77,9 +77,9 @@ def _heads(regions: UInt8[np.ndarray, "h w"]) -> int:
     Parts that lie near each other, as on both sides of a hand, are one.
     """
     head = np.isin(regions, [REGIONS.index("face"), REGIONS.index("hair")])
-    parts: Any = ndimage.label(head)[0]
-    largest = np.bincount(parts.ravel())[1:].max(initial=1)
+    parts: Any = ndimage.label(head)
+    largest = np.bincount(parts[0].ravel())[1:].max(initial=1)
     near = max(1, round(NEAR * largest**0.5))
-    joined: Any = ndimage.label(ndimage.binary_dilation(head, iterations=near))[0]
-    sizes = np.bincount(joined[head])[1:]
+    joined: Any = ndimage.label(ndimage.binary_dilation(head, iterations=near))
+    sizes = np.bincount(joined[0][head])[1:]
     return int((sizes >= LEAST_HEAD * sizes.max(initial=1)).sum())

@@ -17,7 +17,7 @@ from r2r.data.images import EXTENSIONS, fit_to_multiple, load_image, to_pil, to_
 from r2r.data.keypoints import fitted_pose
 from r2r.data.samples import FilePart
 from r2r.errors import DataError, InputError
-from r2r.models.pose_denoiser import read_settings
+from r2r.models.pose_denoiser import needs_parsing, read_settings
 from r2r.models.region_crops import CROPS
 from r2r.parsing import REGIONS
 from r2r.tasks.label_maps import LabelMaps, resized_labels
@@ -119,7 +119,7 @@ class PoseTranslator:
             InputError: a setting is unfit, there is no export, or it needs label maps and there are none.
             MissingWeightsError: the base model or the image encoder is not at hand.
         """
-        if parsing is None and (donors is not None or read_settings(model)["use_parsing"]):
+        if parsing is None and (donors is not None or needs_parsing(read_settings(model))):
             raise InputError("task.parsing is missing: give a folder of label maps, named as the photos (r2r.prepare)")
         self.maps = None if parsing is None else LabelMaps(input, parsing, label_set)
         root = Path(input) if Path(input).is_dir() else Path(input).parent
