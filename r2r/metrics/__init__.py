@@ -4,6 +4,7 @@ from r2r.metrics.backbones import Backbone, inception, squeezenet, torchvision_b
 from r2r.metrics.distances import CLIPFID, FID, KID, SetScore
 from r2r.metrics.features import FeatureCache
 from r2r.metrics.fidelity import psnr, ssim
+from r2r.metrics.keypoints import oks, pck
 from r2r.metrics.perceptual import DISTS, LPIPS
 from r2r.metrics.protocol import Protocol, check_images, protocol
 from r2r.metrics.realism import kid, kid_difference
@@ -40,7 +41,9 @@ __all__ = [
     "inception",
     "kid",
     "kid_difference",
+    "oks",
     "paired_difference",
+    "pck",
     "protocol",
     "psnr",
     "squeezenet",
