@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from r2r.cli import progress_bar, verb
-from r2r.errors import DataError, MissingWeightsError
+from r2r.errors import DataError
 from r2r.provenance import run_record, write_json
 
 if TYPE_CHECKING:
@@ -92,38 +92,11 @@ def _progress(samples: "Sequence[Sample]", batch_size: int) -> "Iterator[Sequenc
             progress.advance(bar, len(samples[first : first + batch_size]))
 
 
-def blip(model: str, device: str | None = None, max_new_tokens: int = 40) -> Captioner:
-    """BLIP captioning by hub id or local folder, greedy decoding.
-
-    Raises: MissingWeightsError when the weights are neither a folder, nor cached, nor reachable.
-    """
-    import torch
-    from transformers import BlipForConditionalGeneration, BlipProcessor
-
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        processor: Any = BlipProcessor.from_pretrained(model)
-        network: Any = BlipForConditionalGeneration.from_pretrained(model)
-        network.to(device).eval()
-    except (OSError, ValueError) as error:
-        raise MissingWeightsError(
-            f"model={model!r}: no BLIP weights there and none could be fetched ({str(error).splitlines()[0][:200]}). "
-            "Download them once while online (HF_HOME says where the cache is; HF_HUB_OFFLINE=1 forbids fetching), "
-            "or give a local folder: model=FOLDER"
-        ) from error
-
-    @torch.inference_mode()
-    def caption(images: Sequence["Image"]) -> list[str]:
-        inputs = processor(images=list(images), return_tensors="pt").to(device)
-        tokens = network.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-        return [text.strip() for text in processor.batch_decode(tokens, skip_special_tokens=True)]
-
-    return caption
-
-
 @verb("caption")
 def main(cfg: DictConfig) -> None:
     """Caption what is under `input`; unreadable images are reported and end the command with a non-zero exit."""
+    from r2r.models.captioner import blip
+
     samples = find_images(cfg.input)
     captioner = blip(cfg.model, cfg.device, cfg.max_new_tokens)
     failed = caption_samples(samples, cfg.output, captioner, cfg.batch_size, cfg.image_member)

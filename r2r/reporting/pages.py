@@ -168,6 +168,11 @@ def embed_figure(picture: Image.Image) -> str:
     return _data_uri(fitted, fitted.width * fitted.height <= LOSSLESS_PIXELS // 4)
 
 
+def thumbnail(picture: Image.Image) -> str:
+    """A small picture among many as a data URI."""
+    return _data_uri(picture, lossless=False)
+
+
 def address(target: Path | str, folder: Path) -> str:
     """What a page in `folder` links to: relative below the folder, so that both can move; else a full address."""
     if isinstance(target, str):

@@ -13,9 +13,10 @@ from transformers import (
     BlipProcessor,
 )
 
-from r2r.caption import blip, caption_samples, find_images
+from r2r.caption import caption_samples, find_images
 from r2r.data.datasets import find_samples
 from r2r.errors import DataError, MissingWeightsError
+from r2r.models.captioner import blip
 from tests.data.shard_writing import write_images, write_studio
 
 
