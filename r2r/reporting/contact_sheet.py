@@ -52,7 +52,7 @@ def overlay(photo: Image.Image, person: PreparedPerson, label_set: str) -> Image
     small = np.array(Image.fromarray(regions).resize(size, Image.Resampling.NEAREST))
     pixels = np.array(photo.resize(size, Image.Resampling.LANCZOS), np.float64)
     tinted = np.where(small[..., None] > 0, (1 - TINT) * pixels + TINT * np.array(colours())[small], pixels)
-    limbs = draw_skeleton(coco_to_openpose(person.keypoints) * [scale, scale, 1], *size, thickness=3)
+    limbs = draw_skeleton(coco_to_openpose(person.keypoints) * [scale, scale, 1], *size, thickness=3.0)
     drawn = limbs.any(axis=2, keepdims=True)
     shown = Image.fromarray(np.where(drawn, limbs, tinted).astype(np.uint8))
     draw = ImageDraw.Draw(shown)

@@ -1,0 +1,82 @@
+"""Random models of the architectures that look at persons, small enough to save for a test."""
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    RTDetrConfig,
+    RTDetrForObjectDetection,
+    RTDetrImageProcessor,
+    RTDetrResNetConfig,
+    SegformerConfig,
+    SegformerForSemanticSegmentation,
+    SegformerImageProcessor,
+    VitPoseBackboneConfig,
+    VitPoseConfig,
+    VitPoseForPoseEstimation,
+    VitPoseImageProcessor,
+)
+
+from r2r.parsing import ATR_18
+
+
+def write_detector(folder: Path, label: str = "person") -> str:
+    """RT-DETR that knows one thing and sees it in five places."""
+    torch.manual_seed(0)
+    backbone = RTDetrResNetConfig(
+        embedding_size=8,
+        hidden_sizes=[8, 8, 16, 16],
+        depths=[1, 1, 1, 1],
+        layer_type="basic",
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    sizes = {"encoder_hidden_dim": 16, "encoder_ffn_dim": 16, "d_model": 16, "decoder_ffn_dim": 16}
+    config = RTDetrConfig(
+        backbone_config=backbone,
+        encoder_in_channels=[8, 16, 16],
+        feat_strides=[8, 16, 32],
+        encoder_attention_heads=2,
+        decoder_in_channels=[16, 16, 16],
+        decoder_layers=1,
+        decoder_attention_heads=2,
+        num_queries=5,
+        num_denoising=0,
+        id2label={0: label},
+        **sizes,
+    )
+    RTDetrForObjectDetection(config).save_pretrained(folder)
+    RTDetrImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return str(folder)
+
+
+def write_pose(folder: Path) -> str:
+    """ViTPose with its simple decoder."""
+    torch.manual_seed(0)
+    backbone = VitPoseBackboneConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        mlp_ratio=2,
+        image_size=[64, 48],
+        patch_size=[16, 16],
+        out_features=["stage1"],
+    )
+    config = VitPoseConfig(backbone_config=backbone, num_labels=17, scale_factor=4, use_simple_decoder=True)
+    VitPoseForPoseEstimation(config).save_pretrained(folder)
+    VitPoseImageProcessor(size={"height": 64, "width": 48}).save_pretrained(folder)
+    return str(folder)
+
+
+def write_parser(folder: Path, labels: int = len(ATR_18)) -> str:
+    """SegFormer."""
+    torch.manual_seed(0)
+    config = SegformerConfig(
+        num_labels=labels,
+        hidden_sizes=[8, 8, 16, 16],
+        depths=[1, 1, 1, 1],
+        num_attention_heads=[1, 1, 1, 1],
+        decoder_hidden_size=16,
+    )
+    SegformerForSemanticSegmentation(config).save_pretrained(folder)
+    SegformerImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
+    return str(folder)
