@@ -117,17 +117,11 @@ def generator(cfg: DictConfig, progress: "Progress") -> Method:
     return Method(run, lambda: {"generator_sample_evals": translator.sample_evals})
 
 
-def garment_restoration(cfg: DictConfig, progress: "Progress") -> Method:
-    """IGR; persons are read with their label maps."""
+def of_persons(cfg: DictConfig, progress: "Progress") -> Method:
+    """IGR and TruePose; persons are read with their label maps, and with the pose they are to take."""
     translator = build(cfg.task, model=cfg.model, input=cfg.input, device=_device(cfg), dtype=cfg.dtype)
     run = partial(translator, seed=cfg.seed, resolution=cfg.resolution)
-    denoiser = translator.restorer.denoiser
-
-    def work() -> dict[str, Any]:
-        looked = denoiser.reference.sample_evals if denoiser.reference is not None else 0
-        return {"unet_sample_evals": denoiser.model.sample_evals, "reference_sample_evals": looked}
-
-    return Method(run, work, translator.load)
+    return Method(run, translator.work, translator.load)
 
 
 def garment_cutout(cfg: DictConfig, progress: "Progress") -> Method:
@@ -136,25 +130,12 @@ def garment_cutout(cfg: DictConfig, progress: "Progress") -> Method:
     return Method(translator, lambda: {"unet_sample_evals": 0}, translator.load)
 
 
-def pose_transfer(cfg: DictConfig, progress: "Progress") -> Method:
-    """TruePose; persons are read with their label maps, and with the pose they are to take."""
-    translator = build(cfg.task, model=cfg.model, input=cfg.input, device=_device(cfg), dtype=cfg.dtype)
-    run = partial(translator, seed=cfg.seed, resolution=cfg.resolution)
-    denoiser = translator.sampler.denoiser
-
-    def work() -> dict[str, Any]:
-        looked = denoiser.source.sample_evals if denoiser.source is not None else 0
-        return {"unet_sample_evals": denoiser.model.sample_evals, "source_sample_evals": looked}
-
-    return Method(run, work, translator.load)
-
-
 METHODS = {  # by what a task builds
     "VisualConceptTranslator": visual_concept,
     "GeneratorTranslator": generator,
-    "GarmentTranslator": garment_restoration,
+    "GarmentTranslator": of_persons,
     "GarmentCutout": garment_cutout,
-    "PoseTranslator": pose_transfer,
+    "PoseTranslator": of_persons,
 }
 
 

@@ -128,6 +128,12 @@ class GarmentTranslator:
         flats = self.restorer(pixels, slots, masks, seed=seed, settings=self.sampling)
         return [back(to_pil(flat)) for flat, (_, back) in zip(flats, fitted, strict=True)]
 
+    def work(self) -> dict[str, int]:
+        """U-Net evaluations so far: of the denoiser, and of the reference net."""
+        denoiser = self.restorer.denoiser
+        looked = denoiser.reference.sample_evals if denoiser.reference is not None else 0
+        return {"unet_sample_evals": denoiser.model.sample_evals, "reference_sample_evals": looked}
+
 
 class GarmentCutout:
     """The worn garment cut out, scaled to fill the frame, before white: what needs no model.

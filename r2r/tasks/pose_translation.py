@@ -163,6 +163,12 @@ class PoseTranslator:
         )
         return [back(to_pil(picture)) for picture, (_, back) in zip(found, fitted, strict=True)]
 
+    def work(self) -> dict[str, int]:
+        """U-Net evaluations so far: of TargetNet, and of SourceNet."""
+        denoiser = self.sampler.denoiser
+        looked = denoiser.source.sample_evals if denoiser.source is not None else 0
+        return {"unet_sample_evals": denoiser.model.sample_evals, "source_sample_evals": looked}
+
     def _visible(self, count: int) -> Bool[torch.Tensor, "b regions"] | None:
         """Sources lend all regions but those of the donors, and these lend them."""
         if self.donors is None:
