@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from r2r.diffusion import Schedule
 from r2r.errors import InputError, MissingWeightsError
+from r2r.models.lora import fuse_lora, read_lora
 from r2r.types import Images, Latents
 
 PRETRAINED = {
@@ -75,12 +76,20 @@ class StableDiffusion:
     def from_pretrained(
         cls, pretrained: str, *, resolution: int | None = None, dtype: str = "float32", revision: str | None = None
     ) -> "StableDiffusion":
-        """Load by alias (tiny, sd15, sd21, sdxl), by local folder in diffusers format, or by hub id.
+        """Load by alias (tiny, sd15, sd21, sdxl), by local folder in diffusers format, by hub id, or a LoRA of r2r.
+
+        Of a LoRA, the folder that a training exported, base model and weights are loaded and made one.
 
         Raises:
             InputError: the folder is not there or holds no diffusers pipeline of the Stable Diffusion family.
             MissingWeightsError: a hub id that is neither cached nor reachable.
         """
+        if (adapted := read_lora(pretrained)) is not None:
+            model = cls.from_pretrained(adapted["base"], resolution=resolution, dtype=dtype, revision=revision)
+            with _quiet():
+                fuse_lora(model.pipe, pretrained)
+            model.pipe.register_to_config(_name_or_path=str(pretrained))  # what is built on it names it, not the base
+            return model
         name = PRETRAINED.get(pretrained, pretrained)
         _check_folder(pretrained, name)
         try:

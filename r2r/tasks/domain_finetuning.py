@@ -18,7 +18,10 @@ from lightning import LightningModule
 from torch import Generator, Tensor, nn
 
 from r2r.diffusion import NoiseLevels
+from r2r.errors import InputError
+from r2r.models.exported_parts import base_name
 from r2r.models.latent_cache import LatentCache
+from r2r.models.lora import LoRA
 from r2r.models.stable_diffusion import StableDiffusion
 from r2r.tasks.denoising import denoising_loss, encode_captions, noise_generator
 from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
@@ -29,7 +32,7 @@ PREVIEW = TranslationSettings(num_inference_steps=20, strength=0.6, guidance_sca
 
 
 class DomainFinetuning(LightningModule):
-    """Trains the U-Net (and the text encoders, if asked) on image-caption pairs."""
+    """Trains the U-Net, or a LoRA of it (and the text encoders, if asked), on image-caption pairs."""
 
     def __init__(
         self,
@@ -41,23 +44,32 @@ class DomainFinetuning(LightningModule):
         train_text_encoder: bool = False,
         gradient_checkpointing: bool = False,
         cache_latents: bool = False,
+        lora: LoRA | None = None,
         seed: int = 0,
     ) -> None:
         """Receive built objects; `optimizer` and `lr_scheduler` are partials waiting for parameters and optimizer.
 
-        `cache_latents` keeps the latents of every image in memory, so that each is encoded once.
+        `cache_latents` keeps the latents of every image in memory, so that each is encoded once. With a `lora` its
+        layers alone train, and lie in checkpoints.
+
+        Raises InputError for a `lora` that fits no layer, or beside text encoders that train.
         """
         super().__init__()
         self.model, self.optimizer, self.lr_scheduler = model, optimizer, lr_scheduler
         self.encode = LatentCache(model.encode) if cache_latents else model.encode
         self.timesteps = timesteps or NoiseLevels()
         self.min_snr_gamma, self.train_text_encoder, self.seed = min_snr_gamma, train_text_encoder, seed
-        self.unet = model.unet
+        if lora is not None and train_text_encoder:
+            raise InputError("task.lora adapts the U-Net alone; leave task.train_text_encoder=false")
+        self.lora = lora
+        self.unet = model.unet if lora is None else None
+        self.lora_layers = None if lora is None else lora.add(model.unet)
         self.text_encoders = nn.ModuleList(model.text_encoders if train_text_encoder else [])
-        for module in (self.unet, self.text_encoders):
-            module.requires_grad_(True).train()
+        for module in (self.unet, self.lora_layers, self.text_encoders):
+            if module is not None:
+                module.requires_grad_(True).train()
         if gradient_checkpointing:
-            self.unet.enable_gradient_checkpointing()
+            model.unet.enable_gradient_checkpointing()
 
     def on_fit_start(self) -> None:
         """Bring the frozen networks along; they are not in the module tree."""
@@ -65,7 +77,10 @@ class DomainFinetuning(LightningModule):
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """The denoising loss of one batch; noise depends on seed, step and rank alone, so that resuming is exact."""
-        loss = self._loss(batch, noise_generator(self, self.seed))
+        generator = noise_generator(self, self.seed)
+        if self.lora is not None and self.lora.dropout:
+            torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator, which is not resumed
+        loss = self._loss(batch, generator)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
         return loss
 
@@ -95,8 +110,11 @@ class DomainFinetuning(LightningModule):
         return {"image": images, "denoised": self.model.decode(out)}
 
     def export(self, folder: Path) -> None:
-        """Write the whole pipeline in diffusers format."""
-        self.model.save_pretrained(folder)
+        """Write the whole pipeline in diffusers format, or a LoRA; both load as a model."""
+        if self.lora is None:
+            self.model.save_pretrained(folder)
+        else:
+            self.lora.save(self.model.unet, folder, base_name(self.model))
 
     def _loss(self, batch: ImageBatch, generator: Generator) -> Tensor:
         condition = encode_captions(self.model, batch["caption"], train=self.train_text_encoder)
