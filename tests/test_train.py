@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from hydra.errors import InstantiationException
 from lightning import LightningModule
 from PIL import Image
 from safetensors.torch import load_file
@@ -84,6 +85,30 @@ def test_positive_half_trains_the_unet_and_exports_a_pipeline(quick: list[str], 
     with (out / "metrics.csv").open() as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
     assert len(losses) == 2
+
+
+def test_the_loss_can_be_about_the_garment(quick: list[str], sd_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"give data\.mask_member"):
+        run("experiment=fashion_dki", *quick, "task.background_weight=0.1")
+    given = [f"model.pretrained={sd_folder}", "model.resolution=32", "debug=smoke", "data.resolution=32"]
+    given += [
+        "experiment=fashion_dki",
+        "data.mask_member=garment_mask.png",
+        "trainer.max_steps=1",
+        "task.offset_noise=0.1",
+    ]
+    given += ["model.schedule={prediction_type: v_prediction, rescale_betas_zero_snr: true}", "task.min_snr_gamma=5.0"]
+    task = run(*given, "task.background_weight=0.25", f"paths.output_dir={tmp_path / 'garment'}")
+    batch = next(iter(task.trainer.datamodule.val_dataloader()))
+    latents = task.encode(batch["image"])
+    places = task._places(batch, latents)
+    assert places.shape == (2, 1, 16, 16) and places.min() >= 0.25 and places.max() == 1.0
+    covered = batch["garment_mask"].float().mean((1, 2, 3))
+    torch.testing.assert_close(places.mean((1, 2, 3)), 0.25 + 0.75 * covered)
+    scheduler = json.loads((tmp_path / "garment" / "export" / "scheduler" / "scheduler_config.json").read_text())
+    assert scheduler["rescale_betas_zero_snr"] is True and scheduler["prediction_type"] == "v_prediction"
+    with pytest.raises(InstantiationException, match=r"background_weight=0\.0"):
+        run(*given, "task.background_weight=0.0", f"paths.output_dir={tmp_path / 'none'}")
 
 
 def test_negative_half_trains_the_placeholder_alone(quick: list[str], tmp_path: Path, sd_folder: Path) -> None:

@@ -54,9 +54,26 @@ def min_snr_weights(schedule: Schedule, timesteps: Int[Tensor, " b"], gamma: flo
     return snr.clamp(max=gamma) / (snr if schedule.prediction == "epsilon" else snr + 1)
 
 
+def offset_noise(noise: Float[Tensor, "b c h w"], strength: float, generator: Generator) -> Float[Tensor, "b c h w"]:
+    """Noise plus one number for each channel of each sample, so that mean brightness is learned too.
+
+    From Nicholas Guttenberg, "Diffusion with Offset Noise" (2023), who suggests a strength of 0.1.
+    """
+    shift = torch.randn(noise.shape[:2], generator=generator, device=generator.device).to(noise)
+    return noise + strength * shift[:, :, None, None]
+
+
 def weighted_mse(
-    output: Float[Tensor, "b c h w"], target: Float[Tensor, "b c h w"], weights: Float[Tensor, " b"] | None = None
+    output: Float[Tensor, "b c h w"],
+    target: Float[Tensor, "b c h w"],
+    weights: Float[Tensor, " b"] | None = None,
+    places: Float[Tensor, "b 1 h w"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Mean squared error in float32, each sample times its weight."""
-    per_sample = (output.float() - target.float()).square().flatten(1).mean(1)
+    """Mean squared error in float32, each sample times its weight.
+
+    `places` says how much each place counts in the mean of its sample, and must count somewhere.
+    """
+    squared = (output.float() - target.float()).square().mean(1, keepdim=True)
+    counted = squared if places is None else squared * places / places.mean((1, 2, 3), keepdim=True)
+    per_sample = counted.flatten(1).mean(1)
     return (per_sample if weights is None else weights * per_sample).mean()

@@ -47,7 +47,13 @@ def read_content(folder: Path, settings: str, experiment: str) -> dict[str, Any]
     return json.loads((folder / settings).read_text(encoding="utf-8"))
 
 
-def base_name(model: StableDiffusion) -> str:
-    """A model as `StableDiffusion.from_pretrained` takes it: its alias, hub id or folder."""
+def base_settings(model: StableDiffusion) -> dict[str, Any]:
+    """What an export says of the model it was built on: its alias, hub id or folder, and changes of its schedule."""
     path = str(model.pipe.name_or_path)
-    return next((alias for alias, name in PRETRAINED.items() if name == path), path)
+    name = next((alias for alias, name in PRETRAINED.items() if name == path), path)
+    return {"base": name} | ({"schedule": model.schedule_changes} if model.schedule_changes else {})
+
+
+def load_base(settings: Mapping[str, Any], dtype: str) -> StableDiffusion:
+    """The model that an export was built on. Raises as `StableDiffusion.from_pretrained` does."""
+    return StableDiffusion.from_pretrained(settings["base"], dtype=dtype, schedule=settings.get("schedule"))

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from r2r.attention import AttentionBank, AttentionInputs, AttentionSite, Fuse, KeyValue, RowMap, Sites, install
 from r2r.errors import InputError
-from r2r.models.exported_parts import base_name, load_parts, read_content, save_parts
+from r2r.models.exported_parts import base_settings, load_parts, read_content, save_parts
 from r2r.models.image_encoder import ImageEncoder
 from r2r.models.image_prompt import ImagePrompt
 from r2r.models.reference_net import ReferenceNet
@@ -124,7 +124,7 @@ class GarmentDenoiser(nn.Module):
             raise InputError(str(error)) from error
         origin = encoder.origin if encoder is not None else None
         self.settings = {
-            "base": base_name(model),
+            **base_settings(model),
             "min_stride": min_stride,
             "encoder": origin,
             "image_prompt": settings,

@@ -67,14 +67,14 @@ class LoRA:
         found = {name.replace(".", "-"): each for name, each in unet.named_modules() if name.endswith(ends)}
         return nn.ModuleDict(found).float()
 
-    def save(self, unet: UNet2DConditionModel, folder: Path, base: str) -> None:
-        """Write the weights in both forms, and how they were made."""
+    def save(self, unet: UNet2DConditionModel, folder: Path, base: Mapping[str, Any]) -> None:
+        """Write the weights in both forms, and how they were made; `base` is what `base_settings` says of the model."""
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: value.detach().cpu() for name, value in get_peft_model_state_dict(unet).items()}
         about = unet.peft_config["default"].to_dict()  # alpha, for one
         StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=state, unet_lora_adapter_metadata=about)
         save_file(kohya_keys(state, self.alpha), folder / KOHYA)
-        content = {"base": base, **asdict(self), "targets": list(self.targets)}
+        content = {**base, **asdict(self), "targets": list(self.targets)}
         (folder / SETTINGS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 

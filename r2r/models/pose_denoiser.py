@@ -35,7 +35,7 @@ from r2r.attention import (
     install,
 )
 from r2r.errors import InputError
-from r2r.models.exported_parts import base_name, load_parts, read_content, save_parts
+from r2r.models.exported_parts import base_settings, load_parts, read_content, save_parts
 from r2r.models.image_encoder import ImageEncoder
 from r2r.models.image_prompt import ImagePrompt
 from r2r.models.parsing_fusion import ParsingEmbedding, ParsingFusion, Visible, one_hot, side_by_side
@@ -117,7 +117,7 @@ class PoseDenoiser(nn.Module):
         self.fusion = ParsingFusion(sites, learned=told and use_fusion_bias)
         self.heads = _heads(self._source_unet, encoder.width, crops) if align and encoder is not None else None
         origin = encoder.origin if encoder is not None else None
-        self.settings = {"base": base_name(model), "encoder": origin, "image_prompt": settings, "crops": crops}
+        self.settings = {**base_settings(model), "encoder": origin, "image_prompt": settings, "crops": crops}
         self.settings |= {"use_source": use_source, "share_weights": share_weights, "use_parsing": use_parsing}
         self.settings |= {"use_fusion_bias": use_fusion_bias, "align": align, "min_stride": min_stride}
         self.source_is_base = True

@@ -4,14 +4,14 @@ Loading, tokenising and text encoding are diffusers' own pipelines; this file ad
 condition type that batches, and a counter of U-Net work.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, DiffusionPipeline, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from jaxtyping import Float
 from safetensors.torch import load_file
@@ -67,6 +67,7 @@ class StableDiffusion:
         """Wrap a loaded pipeline; `resolution` in pixels defaults to the U-Net's native size."""
         self.pipe = pipe
         self.schedule = Schedule.from_config(dict(pipe.scheduler.config))
+        self.schedule_changes: dict[str, Any] = {}  # of the scheduler's config, against what was loaded
         self.sample_evals = 0  # U-Net forward passes so far, one for each row of a batch
         self.resolution = resolution or self.unet.config.sample_size * self.vae_factor
         for module in self.modules():
@@ -74,18 +75,28 @@ class StableDiffusion:
 
     @classmethod
     def from_pretrained(
-        cls, pretrained: str, *, resolution: int | None = None, dtype: str = "float32", revision: str | None = None
+        cls,
+        pretrained: str,
+        *,
+        resolution: int | None = None,
+        dtype: str = "float32",
+        revision: str | None = None,
+        schedule: Mapping[str, Any] | None = None,
     ) -> "StableDiffusion":
         """Load by alias (tiny, sd15, sd21, sdxl), by local folder in diffusers format, by hub id, or a LoRA of r2r.
 
-        Of a LoRA, the folder that a training exported, base model and weights are loaded and made one.
+        Of a LoRA, the folder that a training exported, base model and weights are loaded and made one. `schedule`
+        changes the scheduler's config, to train a model towards it: `{"prediction_type": "v_prediction",
+        "rescale_betas_zero_snr": True}` gives a schedule that ends in pure noise (arXiv:2305.08891, algorithm 1).
 
         Raises:
-            InputError: the folder is not there or holds no diffusers pipeline of the Stable Diffusion family.
+            InputError: the folder is not there or holds no diffusers pipeline of the Stable Diffusion family; or a
+                schedule that ends in pure noise, from which no noise can be predicted, only v.
             MissingWeightsError: a hub id that is neither cached nor reachable.
         """
         if (adapted := read_lora(pretrained)) is not None:
-            model = cls.from_pretrained(adapted["base"], resolution=resolution, dtype=dtype, revision=revision)
+            told: dict[str, Any] = {"resolution": resolution, "dtype": dtype, "revision": revision}
+            model = cls.from_pretrained(adapted["base"], **told, schedule=schedule or adapted.get("schedule"))
             with _quiet():
                 fuse_lora(model.pipe, pretrained)
             model.pipe.register_to_config(_name_or_path=str(pretrained))  # what is built on it names it, not the base
@@ -101,7 +112,11 @@ class StableDiffusion:
             raise _missing(pretrained, name, error) from error
         if not isinstance(getattr(pipe, "unet", None), UNet2DConditionModel):
             raise InputError(f"model={pretrained!r} is a {type(pipe).__name__}; r2r needs a Stable Diffusion U-Net")
-        return cls(pipe, resolution)
+        if schedule:
+            pipe.scheduler = _changed(pipe.scheduler, schedule)
+        model = cls(pipe, resolution)
+        model.schedule_changes = dict(schedule or {})
+        return model
 
     @property
     def unet(self) -> UNet2DConditionModel:
@@ -232,6 +247,17 @@ class StableDiffusion:
         """Write the pipeline in diffusers format (safetensors)."""
         with _quiet():
             self.pipe.save_pretrained(folder, safe_serialization=True)
+
+
+def _changed(scheduler: Any, settings: Mapping[str, Any]) -> DDIMScheduler:
+    """A scheduler with another config, DDIM's, which knows all of the settings."""
+    changed: Any = DDIMScheduler.from_config({**scheduler.config, **settings})
+    if changed.config.rescale_betas_zero_snr and changed.config.prediction_type == "epsilon":
+        raise InputError(
+            "model.schedule.rescale_betas_zero_snr=true leaves nothing of the picture at the last timestep; train v "
+            "there: model.schedule.prediction_type=v_prediction"
+        )
+    return changed
 
 
 @contextmanager

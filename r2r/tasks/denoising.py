@@ -6,7 +6,7 @@ import torch
 from lightning import LightningModule
 from torch import Generator, Tensor
 
-from r2r.diffusion import NoiseLevels, min_snr_weights, training_target, weighted_mse
+from r2r.diffusion import NoiseLevels, min_snr_weights, offset_noise, training_target, weighted_mse
 from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
 from r2r.types import Latents
 
@@ -32,11 +32,17 @@ def denoising_loss(
     generator: Generator,
     timesteps: NoiseLevels,
     min_snr_gamma: float | None = None,
+    offset: float = 0.0,
+    places: Tensor | None = None,
 ) -> Tensor:
-    """Mean squared error of what `predict` makes of noisy latents, noise or v, at random timesteps."""
+    """Mean squared error of what `predict` makes of noisy latents, noise or v, at random timesteps.
+
+    `offset` is the strength of `offset_noise`; `places`, (b, 1, zh, zw), how much each place counts.
+    """
     schedule = model.schedule
     noise = torch.randn(latents.shape, generator=generator, device=generator.device).to(latents)
     times = timesteps.sample(len(latents), schedule.num_train_timesteps, generator)
+    noise = offset_noise(noise, offset, generator) if offset else noise
     output = predict(schedule.add_noise(latents, noise, times), times)
     weights = None if min_snr_gamma is None else min_snr_weights(schedule, times, min_snr_gamma)
-    return weighted_mse(output, training_target(schedule, latents, noise, times), weights)
+    return weighted_mse(output, training_target(schedule, latents, noise, times), weights, places)

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from lightning import LightningModule
 from torch import Generator, Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from r2r.diffusion import NoiseLevels
 from r2r.errors import InputError
-from r2r.models.exported_parts import base_name
+from r2r.models.exported_parts import base_settings
 from r2r.models.latent_cache import LatentCache
 from r2r.models.lora import LoRA
 from r2r.models.stable_diffusion import StableDiffusion
@@ -41,6 +42,8 @@ class DomainFinetuning(LightningModule):
         lr_scheduler: ScheduleFactory,
         timesteps: NoiseLevels | None = None,
         min_snr_gamma: float | None = None,
+        offset_noise: float = 0.0,
+        background_weight: float = 1.0,
         train_text_encoder: bool = False,
         gradient_checkpointing: bool = False,
         cache_latents: bool = False,
@@ -50,11 +53,16 @@ class DomainFinetuning(LightningModule):
         """Receive built objects; `optimizer` and `lr_scheduler` are partials waiting for parameters and optimizer.
 
         `cache_latents` keeps the latents of every image in memory, so that each is encoded once. With a `lora` its
-        layers alone train, and lie in checkpoints.
+        layers alone train, and lie in checkpoints. Below 1, `background_weight` is what places outside of the garment
+        mask count in the loss (`data.mask_member`); `offset_noise` is the strength of what `r2r.diffusion` calls so.
 
-        Raises InputError for a `lora` that fits no layer, or beside text encoders that train.
+        Raises InputError for a `lora` that fits no layer, or beside text encoders that train, and for strange weights.
         """
         super().__init__()
+        if not 0 < background_weight <= 1 or offset_noise < 0:
+            given = f"background_weight={background_weight} offset_noise={offset_noise}"
+            raise InputError(f"{given}: the first lies in (0, 1], the second is not negative")
+        self.offset_noise, self.background_weight = offset_noise, background_weight
         self.model, self.optimizer, self.lr_scheduler = model, optimizer, lr_scheduler
         self.encode = LatentCache(model.encode) if cache_latents else model.encode
         self.timesteps = timesteps or NoiseLevels()
@@ -114,11 +122,22 @@ class DomainFinetuning(LightningModule):
         if self.lora is None:
             self.model.save_pretrained(folder)
         else:
-            self.lora.save(self.model.unet, folder, base_name(self.model))
+            self.lora.save(self.model.unet, folder, base_settings(self.model))
 
     def _loss(self, batch: ImageBatch, generator: Generator) -> Tensor:
         condition = encode_captions(self.model, batch["caption"], train=self.train_text_encoder)
-        predict = partial(self.model.predict, condition=condition)
-        return denoising_loss(
-            self.model, self.encode(batch["image"]), predict, generator, self.timesteps, self.min_snr_gamma
+        predict, latents = partial(self.model.predict, condition=condition), self.encode(batch["image"])
+        places = self._places(batch, latents) if self.background_weight < 1 else None
+        how = (self.timesteps, self.min_snr_gamma, self.offset_noise, places)
+        return denoising_loss(self.model, latents, predict, generator, *how)
+
+    def _places(self, batch: ImageBatch, latents: Tensor) -> Tensor:
+        """How much each latent pixel counts: 1 inside the garment, by its share of a pixel at the border."""
+        if "garment_mask" not in batch:
+            raise InputError(
+                "task.background_weight needs masks: give data.mask_member, as garment_mask.png of the studio"
+            )
+        inside = adaptive_avg_pool2d(
+            batch["garment_mask"].to(latents.device).float(), (latents.shape[2], latents.shape[3])
         )
+        return self.background_weight + (1 - self.background_weight) * inside

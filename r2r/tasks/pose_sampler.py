@@ -22,9 +22,10 @@ from torch import Tensor
 
 from r2r.diffusion import composed_guidance
 from r2r.errors import InputError
+from r2r.models.exported_parts import load_base
 from r2r.models.image_encoder import ImageEncoder
 from r2r.models.pose_denoiser import PoseDenoiser, read_settings
-from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
+from r2r.models.stable_diffusion import TextConditioning
 from r2r.tasks.trajectory import Step, branch_rows, descending_steps, guided_sampling, same_noise
 from r2r.types import Images
 
@@ -81,7 +82,7 @@ class PoseSampler:
             MissingWeightsError: base model or encoder neither cached nor reachable.
         """
         settings = read_settings(folder)
-        model = StableDiffusion.from_pretrained(settings["base"], dtype=dtype)
+        model = load_base(settings, dtype)
         told = "prompts" in settings["parts"]
         if told and encoder is None:
             encoder = ImageEncoder.from_pretrained(**settings["encoder"])

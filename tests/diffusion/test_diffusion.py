@@ -13,6 +13,7 @@ from r2r.diffusion import (
     ddim_step,
     injected_steps,
     min_snr_weights,
+    offset_noise,
     to_noise,
     training_target,
     weighted_mse,
@@ -130,3 +131,22 @@ def test_noise_levels_lean_where_asked() -> None:
 def test_unknown_predictions_are_refused() -> None:
     with pytest.raises(InputError, match="sample"):
         Schedule.from_config({**CONFIG, "prediction_type": "sample"})
+
+
+def test_offset_noise_adds_one_number_for_each_channel() -> None:
+    noise = torch.zeros(2, 3, 4, 5)
+    shifted = offset_noise(noise, 0.1, torch.Generator().manual_seed(0))
+    assert torch.equal(shifted, shifted[:, :, :1, :1].expand_as(shifted)) and shifted[:, :, 0, 0].unique().numel() == 6
+    many = offset_noise(torch.randn(400, 3, 2, 2), 0.5, torch.Generator().manual_seed(0))
+    assert many.var().item() == pytest.approx(1 + 0.5**2, abs=0.08)
+
+
+def test_places_count_by_their_weight() -> None:
+    output, target = torch.zeros(2, 3, 2, 2), torch.zeros(2, 3, 2, 2)
+    output[0, :, 0, 0], output[1, :, 1, 1] = 2.0, 3.0
+    even = torch.ones(2, 1, 2, 2)
+    assert weighted_mse(output, target, None, even) == weighted_mse(output, target) == (4 / 4 + 9 / 4) / 2
+    corner = torch.zeros(2, 1, 2, 2)
+    corner[:, :, 0, 0] = 0.3
+    assert weighted_mse(output, target, None, corner) == pytest.approx(4 / 2)
+    assert weighted_mse(output, target, torch.tensor([0.5, 7.0]), corner) == pytest.approx(4 / 4)

@@ -15,7 +15,7 @@ from torch import Tensor
 from r2r.cli import compose
 from r2r.errors import InputError
 from r2r.models import LoRA, StableDiffusion
-from r2r.models.exported_parts import base_name
+from r2r.models.exported_parts import base_settings
 from r2r.models.lora import DIFFUSERS, KOHYA
 from r2r.tasks import DomainFinetuning
 from r2r.train import train
@@ -38,7 +38,7 @@ def adapted(folder: Path, settings: LoRA = SETTINGS) -> StableDiffusion:
     layers = settings.add(model.unet)
     for number, parameter in enumerate(layers.parameters()):
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(number))
-    settings.save(model.unet, folder / "lora", base_name(model))
+    settings.save(model.unet, folder / "lora", base_settings(model))
     return model
 
 
@@ -58,7 +58,7 @@ def test_an_export_loads_as_a_model_and_in_diffusers(tmp_path: Path) -> None:
     wanted = predicted(adapted(tmp_path))
     fused = StableDiffusion.from_pretrained(str(tmp_path / "lora"))
     torch.testing.assert_close(predicted(fused), wanted, atol=1e-5, rtol=1e-4)
-    assert base_name(fused) == str(tmp_path / "lora") and not hasattr(fused.unet, "peft_config")
+    assert base_settings(fused) == {"base": str(tmp_path / "lora")} and not hasattr(fused.unet, "peft_config")
     assert not torch.allclose(predicted(StableDiffusion.from_pretrained(str(tmp_path / "base"))), wanted, atol=1e-3)
     for file in (DIFFUSERS, KOHYA):
         pipe = StableDiffusionPipeline.from_pretrained(tmp_path / "base", safety_checker=None)

@@ -8,6 +8,7 @@ from diffusers import DiffusionPipeline
 from safetensors.torch import save_file
 
 from r2r.errors import InputError, MissingWeightsError
+from r2r.models.exported_parts import base_settings, load_base
 from r2r.models.placeholder_tokens import add_placeholder
 from r2r.models.stable_diffusion import PRETRAINED, StableDiffusion, TextConditioning
 
@@ -147,3 +148,21 @@ def test_placeholder_words_are_checked(sd_folder: Path) -> None:
     ]:
         with pytest.raises(InputError, match=message):
             add_placeholder(model, token, count, start)
+
+
+def test_a_schedule_can_be_made_to_end_in_pure_noise(sd_folder: Path, tmp_path: Path) -> None:
+    """Also after an export; noise itself could not be learned there."""
+    changes = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
+    model = StableDiffusion.from_pretrained(str(sd_folder), schedule=changes)
+    assert model.schedule.signal(999) == pytest.approx(0, abs=1e-9) and model.schedule.prediction == "v_prediction"
+    assert StableDiffusion.from_pretrained(str(sd_folder)).schedule.signal(999) > 1e-3
+    model.save_pretrained(tmp_path)
+    again = StableDiffusion.from_pretrained(str(tmp_path))
+    assert torch.equal(again.schedule.alphas_cumprod, model.schedule.alphas_cumprod)
+    assert base_settings(model) == {"base": str(sd_folder), "schedule": changes} and "schedule" not in base_settings(
+        again
+    )
+    reloaded = load_base(base_settings(model), "float32")
+    assert torch.equal(reloaded.schedule.alphas_cumprod, model.schedule.alphas_cumprod)
+    with pytest.raises(InputError, match="prediction_type=v_prediction"):
+        StableDiffusion.from_pretrained(str(sd_folder), schedule={"rescale_betas_zero_snr": True})
