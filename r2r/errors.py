@@ -13,6 +13,12 @@ class DataError(InputError):
     exit_code = 3
 
 
+class StorageError(InputError):
+    """The disk is full, or the quota used up; what was whole before still is."""
+
+    exit_code = 5
+
+
 class MissingWeightsError(InputError):
     """Pretrained weights are neither in the folder named, nor in the cache, nor reachable."""
 

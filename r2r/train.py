@@ -1,7 +1,11 @@
 """`python -m r2r.train experiment=fashion_dki`: compose a config, check the data, train, export."""
 
+import errno
 import os
 import re
+import shutil
+import signal
+import sys
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -9,7 +13,9 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 
 from r2r.cli import build, fix_output_dir, show_config, verb
-from r2r.errors import InputError
+from r2r.errors import InputError, StorageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def train(cfg: DictConfig) -> Any:
@@ -19,6 +25,7 @@ def train(cfg: DictConfig) -> Any:
     """
     import torch
     from lightning import seed_everything
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
 
     folder = Path(cfg.paths.output_dir)
     checkpoint = starting_point(cfg.resume, folder)
@@ -35,6 +42,13 @@ def train(cfg: DictConfig) -> Any:
         data.first_batch_grid(folder / "samples" / "first_batch.png")
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except SIGTERMException:  # Lightning's exit code would be 0
+        print(f"told to end (SIGTERM): saved at step {trainer.global_step}; resume=auto goes on", file=sys.stderr)
+        raise SystemExit(128 + signal.SIGTERM) from None
+    except OSError as error:
+        if error.errno in FULL:
+            raise StorageError(full_disk(folder, error)) from error
+        raise
     except SystemExit:
         if trainer.interrupted:  # Lightning answers Ctrl-C with exit code 1
             raise KeyboardInterrupt from None
@@ -56,6 +70,17 @@ def find_checkpoint(resume: str | None, folder: Path) -> str | None:
     if resume is not None and not Path(resume).is_file():
         raise InputError(f"resume={resume!r} is no checkpoint file; use resume=auto, a .ckpt path, or leave it out")
     return resume
+
+
+def full_disk(folder: Path, error: OSError) -> str:
+    """What to do about a file that could not be written, and what is safe."""
+    kept = sorted(path.name for path in (folder / "checkpoints").glob("step_*.ckpt"))
+    free = shutil.disk_usage(folder).free / 2**30
+    safe = f"the last whole checkpoint is {kept[-1]}" if kept else "no checkpoint was written yet"
+    return (
+        f"cannot write below {folder} ({error.strerror}; {free:.1f} GiB free there); {safe}. Make room, or lower "
+        "callbacks.checkpoint.save_top_k, then give the same command with resume=auto"
+    )
 
 
 def _trainer(cfg: DictConfig) -> Any:
