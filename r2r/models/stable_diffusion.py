@@ -4,7 +4,7 @@ Loading, tokenising and text encoding are diffusers' own pipelines; this file ad
 condition type that batches, and a counter of U-Net work.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from transformers.utils import logging as transformers_logging
 
 from r2r.diffusion import Schedule
 from r2r.errors import InputError, MissingWeightsError
+from r2r.models.latent_cache import cached
 from r2r.models.lora import fuse_lora, read_lora
 from r2r.types import Images, Latents
 
@@ -170,6 +171,11 @@ class StableDiffusion:
         """Images in [-1, 1] to scaled latents: posterior mean (minus the shift, if any) times the scaling factor."""
         mean = self.vae.encode(images.to(self.vae.dtype)).latent_dist.mean
         return (mean - (self.vae.config.shift_factor or 0.0)) * self.vae.config.scaling_factor
+
+    def cached_encode(self, where: bool | str) -> Callable[[Images], Latents]:
+        """`encode`, remembering nothing (False), in memory (True), or in a folder of this VAE below that path too."""
+        config = self.vae.config
+        return cached(self.encode, where, self.vae, f"-{config.scaling_factor:g}-{config.shift_factor or 0:g}")
 
     @torch.no_grad()
     def decode(self, latents: Latents) -> Images:

@@ -1,14 +1,17 @@
 """What the denoising tasks share: reproducible noise, conditioning on captions, and the loss itself."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from lightning import LightningModule
 from torch import Generator, Tensor
 
 from r2r.diffusion import NoiseLevels, min_snr_weights, offset_noise, training_target, weighted_mse
+from r2r.errors import DataError
+from r2r.models.latent_cache import LatentCache, NonFiniteCodes
 from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
-from r2r.types import Latents
+from r2r.types import Images, Latents
 
 
 def noise_generator(task: LightningModule, seed: int) -> Generator:
@@ -17,12 +20,40 @@ def noise_generator(task: LightningModule, seed: int) -> Generator:
     return Generator(task.device).manual_seed((seed * 1_000_003 + batch) * 4_099 + task.global_rank)
 
 
-def encode_captions(model: StableDiffusion, captions: list[str], train: bool) -> TextConditioning:
-    """Conditioning for each caption; every distinct caption goes through the text encoder once."""
+def encode_captions(
+    model: StableDiffusion, captions: list[str], train: bool, known: dict[str, TextConditioning] | None = None
+) -> TextConditioning:
+    """Conditioning for each caption; every distinct caption goes through the text encoder once.
+
+    Captions in `known` do not go through it again, and new ones are added: for text encoders that stay as they are.
+    """
     unique = sorted(set(captions))
+    if known is not None:
+        if missing := [caption for caption in unique if caption not in known]:
+            with torch.no_grad():
+                encoded = model.encode_prompts(missing)
+            known |= {caption: encoded.select([row]) for row, caption in enumerate(missing)}
+        return TextConditioning.cat([known[caption] for caption in captions])
     with torch.set_grad_enabled(train and torch.is_grad_enabled()):
         encoded = model.encode_prompts(unique)
         return encoded.select([unique.index(caption) for caption in captions])
+
+
+def encode_images(encode: Callable[[Images], Latents], images: Images, keys: Sequence[str]) -> Latents:
+    """Latents of a batch. Raises DataError naming the image for which a caching encoder gives NaN or infinity."""
+    try:
+        return encode(images)
+    except NonFiniteCodes as error:
+        raise DataError(
+            f"{keys[error.row]}: its latents are not finite; look at the image, and use a VAE in float32 or bfloat16"
+        ) from error
+
+
+def keep_codes(*encoders: Any) -> None:
+    """Let encoders that cache in a folder write what is not there yet."""
+    for encoder in encoders:
+        if isinstance(encoder, LatentCache):
+            encoder.flush()
 
 
 def denoising_loss(

@@ -21,10 +21,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 from r2r.diffusion import NoiseLevels
 from r2r.errors import InputError
 from r2r.models.exported_parts import base_settings
-from r2r.models.latent_cache import LatentCache
 from r2r.models.lora import LoRA
 from r2r.models.stable_diffusion import StableDiffusion
-from r2r.tasks.denoising import denoising_loss, encode_captions, noise_generator
+from r2r.tasks.denoising import denoising_loss, encode_captions, encode_images, keep_codes, noise_generator
 from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
 from r2r.tasks.optimization import OptimizerFactory, ScheduleFactory, stepwise
 from r2r.types import ImageBatch, Images
@@ -46,13 +45,14 @@ class DomainFinetuning(LightningModule):
         background_weight: float = 1.0,
         train_text_encoder: bool = False,
         gradient_checkpointing: bool = False,
-        cache_latents: bool = False,
+        cache_latents: bool | str = False,
         lora: LoRA | None = None,
         seed: int = 0,
     ) -> None:
         """Receive built objects; `optimizer` and `lr_scheduler` are partials waiting for parameters and optimizer.
 
-        `cache_latents` keeps the latents of every image in memory, so that each is encoded once. With a `lora` its
+        `cache_latents` keeps the latents of every image and caption in memory, so that each is encoded once; a folder,
+        those of images for later runs too. With a `lora` its
         layers alone train, and lie in checkpoints. Below 1, `background_weight` is what places outside of the garment
         mask count in the loss (`data.mask_member`); `offset_noise` is the strength of what `r2r.diffusion` calls so.
 
@@ -64,7 +64,8 @@ class DomainFinetuning(LightningModule):
             raise InputError(f"{given}: the first lies in (0, 1], the second is not negative")
         self.offset_noise, self.background_weight = offset_noise, background_weight
         self.model, self.optimizer, self.lr_scheduler = model, optimizer, lr_scheduler
-        self.encode = LatentCache(model.encode) if cache_latents else model.encode
+        self.encode = model.cached_encode(cache_latents)
+        self.known_captions = {} if cache_latents is not False and not train_text_encoder else None
         self.timesteps = timesteps or NoiseLevels()
         self.min_snr_gamma, self.train_text_encoder, self.seed = min_snr_gamma, train_text_encoder, seed
         if lora is not None and train_text_encoder:
@@ -82,6 +83,10 @@ class DomainFinetuning(LightningModule):
     def on_fit_start(self) -> None:
         """Bring the frozen networks along; they are not in the module tree."""
         self.model.to(self.device)
+
+    def on_train_end(self) -> None:
+        """Write what was encoded last."""
+        keep_codes(self.encode)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """The denoising loss of one batch; noise depends on seed, step and rank alone, so that resuming is exact."""
@@ -125,8 +130,11 @@ class DomainFinetuning(LightningModule):
             self.lora.save(self.model.unet, folder, base_settings(self.model))
 
     def _loss(self, batch: ImageBatch, generator: Generator) -> Tensor:
-        condition = encode_captions(self.model, batch["caption"], train=self.train_text_encoder)
-        predict, latents = partial(self.model.predict, condition=condition), self.encode(batch["image"])
+        condition = encode_captions(self.model, batch["caption"], self.train_text_encoder, self.known_captions)
+        predict, latents = (
+            partial(self.model.predict, condition=condition),
+            encode_images(self.encode, batch["image"], batch["key"]),
+        )
         places = self._places(batch, latents) if self.background_weight < 1 else None
         how = (self.timesteps, self.min_snr_gamma, self.offset_noise, places)
         return denoising_loss(self.model, latents, predict, generator, *how)

@@ -24,9 +24,9 @@ from r2r.diffusion import NoiseLevels
 from r2r.errors import InputError
 from r2r.models.garment_denoiser import GarmentDenoiser
 from r2r.models.image_encoder import ImageEncoder
-from r2r.models.latent_cache import LatentCache
+from r2r.models.latent_cache import cached
 from r2r.models.stable_diffusion import StableDiffusion
-from r2r.tasks.denoising import denoising_loss, encode_captions, noise_generator
+from r2r.tasks.denoising import denoising_loss, encode_captions, keep_codes, noise_generator
 from r2r.tasks.garment_restorer import PROMPT, GarmentRestorer, RestorationSettings, garment_prompts
 from r2r.tasks.optimization import OptimizerFactory, ScheduleFactory, stepwise
 from r2r.types import GarmentMask, Images, RestorationBatch
@@ -44,7 +44,8 @@ class GarmentRestoration(LightningModule):
             image tokens.
         prompt: of every row; {garment} becomes "upper garment", "lower garment" or "dress", by the slot.
         sampling: of previews.
-        cache_latents: keep the latents of every image in memory, so that each is encoded once.
+        cache_latents: keep the latents of every image in memory, so that each is encoded once; a folder, for
+            later runs too.
         initial: export of a first stage to begin with, or "tiny", the shipped one.
 
     Raises InputError for shares that do not fit, an encoder and a U-Net that do not, or another `initial`.
@@ -69,7 +70,7 @@ class GarmentRestoration(LightningModule):
         timesteps: NoiseLevels | None = None,
         min_snr_gamma: float | None = None,
         gradient_checkpointing: bool = False,
-        cache_latents: bool = False,
+        cache_latents: bool | str = False,
         initial: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -88,10 +89,10 @@ class GarmentRestoration(LightningModule):
         if self.denoiser.reference is not None:
             self.denoiser.reference.requires_grad_(train_reference)
         self.model, self.optimizer, self.lr_scheduler, self.seed = model, optimizer, lr_scheduler, seed
-        self.encode = LatentCache(model.encode) if cache_latents else model.encode
+        self.encode = model.cached_encode(cache_latents)
         self.read: Callable[[Images], Tensor] | None = None  # not the encoder itself, which is no module of this one
         if encoder is not None:
-            self.read = LatentCache(encoder.__call__) if cache_latents else encoder.__call__
+            self.read = cached(encoder.__call__, cache_latents, encoder)
         self.mask_reference, self.shares = mask_reference, torch.tensor(shares).cumsum(0)
         self.prompt, self.sampling, self.timesteps = (
             prompt,
@@ -107,6 +108,10 @@ class GarmentRestoration(LightningModule):
     def on_fit_start(self) -> None:
         """Bring the frozen networks along; they are not in the module tree."""
         self.denoiser.to_device(self.device)
+
+    def on_train_end(self) -> None:
+        """Write what was encoded last."""
+        keep_codes(self.encode, self.read)
 
     def training_step(self, batch: RestorationBatch, batch_idx: int) -> Tensor:
         """The denoising loss of the flat garments; chance depends on seed, step and rank alone."""

@@ -24,10 +24,10 @@ from torch import Generator, Tensor
 from r2r.diffusion import NoiseLevels
 from r2r.errors import InputError
 from r2r.models.image_encoder import ImageEncoder
-from r2r.models.latent_cache import LatentCache
+from r2r.models.latent_cache import cached
 from r2r.models.pose_denoiser import PoseDenoiser
 from r2r.models.stable_diffusion import StableDiffusion
-from r2r.tasks.denoising import denoising_loss, encode_captions, noise_generator
+from r2r.tasks.denoising import denoising_loss, encode_captions, keep_codes, noise_generator
 from r2r.tasks.optimization import OptimizerFactory, ScheduleFactory, stepwise
 from r2r.tasks.pose_sampler import PROMPT, PoseSampler, PoseSettings
 from r2r.types import Images, PoseBatch
@@ -46,7 +46,8 @@ class PoseTransfer(LightningModule):
         region_lr: learning rate of the region biases.
         prompt: of every row.
         sampling: of previews.
-        cache_latents: keep the latents and tokens of every image in memory, so that each is encoded once.
+        cache_latents: keep the latents and tokens of every image in memory, so that each is encoded once; a folder, for
+            later runs too.
         initial: export to begin with.
 
     Raises InputError for shares outside [0, 1], settings that do not fit each other, or another `initial`.
@@ -75,7 +76,7 @@ class PoseTransfer(LightningModule):
         timesteps: NoiseLevels | None = None,
         min_snr_gamma: float | None = None,
         gradient_checkpointing: bool = False,
-        cache_latents: bool = False,
+        cache_latents: bool | str = False,
         initial: str | None = None,
         seed: int = 0,
     ) -> None:
@@ -94,9 +95,9 @@ class PoseTransfer(LightningModule):
         if self.denoiser.source is not None:
             self.denoiser.source.requires_grad_(train_source)
         self.model, self.optimizer, self.lr_scheduler, self.seed = model, optimizer, lr_scheduler, seed
-        self.encode = LatentCache(model.encode) if cache_latents else model.encode
+        self.encode = model.cached_encode(cache_latents)
         if cache_latents and encoder is not None:
-            self.denoiser.read = LatentCache(encoder.__call__)
+            self.denoiser.read = cached(encoder.__call__, cache_latents, encoder)
         self.pose_dropout, self.source_dropout, self.region_lr = pose_dropout, source_dropout, region_lr
         self.alignment_weight, self.prompt, self.sampling = alignment_weight, prompt, sampling or PoseSettings()
         self.timesteps, self.min_snr_gamma = timesteps or NoiseLevels(), min_snr_gamma
@@ -108,6 +109,10 @@ class PoseTransfer(LightningModule):
     def on_fit_start(self) -> None:
         """Bring the frozen networks along; they are not in the module tree."""
         self.denoiser.to_device(self.device)
+
+    def on_train_end(self) -> None:
+        """Write what was encoded last."""
+        keep_codes(self.encode, self.denoiser.read)
 
     def training_step(self, batch: PoseBatch, batch_idx: int) -> Tensor:
         """The denoising loss of the targets; chance depends on seed, step and rank alone."""

@@ -20,10 +20,9 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 
 from r2r.diffusion import NoiseLevels
-from r2r.models.latent_cache import LatentCache
 from r2r.models.placeholder_tokens import add_placeholder
 from r2r.models.stable_diffusion import StableDiffusion
-from r2r.tasks.denoising import denoising_loss, encode_captions, noise_generator
+from r2r.tasks.denoising import denoising_loss, encode_captions, encode_images, keep_codes, noise_generator
 from r2r.tasks.image_translation import RenderedToReal
 from r2r.tasks.optimization import OptimizerFactory, ScheduleFactory, stepwise
 from r2r.types import ImageBatch, Images
@@ -41,16 +40,17 @@ class TextualInversion(LightningModule):
         num_vectors: int = 4,
         initializer: str = "render",
         timesteps: NoiseLevels | None = None,
-        cache_latents: bool = False,
+        cache_latents: bool | str = False,
         seed: int = 0,
     ) -> None:
         """Receive built objects; `optimizer` and `lr_scheduler` are partials waiting for parameters and optimizer.
 
-        `cache_latents` keeps the latents of every image in memory, so that each is encoded once.
+        `cache_latents` keeps the latents of every image in memory, so that each is encoded once; a folder, for later
+        runs too.
         """
         super().__init__()
         self.model, self.optimizer, self.lr_scheduler = model, optimizer, lr_scheduler
-        self.encode = LatentCache(model.encode) if cache_latents else model.encode
+        self.encode = model.cached_encode(cache_latents)
         self.token, self.seed = placeholder_token, seed
         self.timesteps = timesteps or NoiseLevels()
         self.vectors = nn.ParameterList(add_placeholder(model, placeholder_token, num_vectors, initializer))
@@ -58,6 +58,10 @@ class TextualInversion(LightningModule):
     def on_fit_start(self) -> None:
         """Bring the frozen networks along; they are not in the module tree."""
         self.model.to(self.device)
+
+    def on_train_end(self) -> None:
+        """Write what was encoded last."""
+        keep_codes(self.encode)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """The denoising loss under the placeholder prompt; the data's captions are not used."""
@@ -91,4 +95,6 @@ class TextualInversion(LightningModule):
     def _loss(self, batch: ImageBatch, generator: Generator) -> Tensor:
         condition = encode_captions(self.model, [self.token] * len(batch["image"]), train=True)
         predict = partial(self.model.predict, condition=condition)
-        return denoising_loss(self.model, self.encode(batch["image"]), predict, generator, self.timesteps)
+        return denoising_loss(
+            self.model, encode_images(self.encode, batch["image"], batch["key"]), predict, generator, self.timesteps
+        )
