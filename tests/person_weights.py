@@ -49,14 +49,16 @@ def write_detector(folder: Path, label: str = "person") -> str:
     return str(folder)
 
 
-def write_pose(folder: Path) -> str:
-    """ViTPose with its simple decoder."""
+def write_pose(folder: Path, experts: int = 1) -> str:
+    """ViTPose with its simple decoder; the "plus" models have several experts."""
     torch.manual_seed(0)
     backbone = VitPoseBackboneConfig(
         hidden_size=16,
         num_hidden_layers=1,
         num_attention_heads=2,
         mlp_ratio=2,
+        num_experts=experts,
+        part_features=4,
         image_size=[64, 48],
         patch_size=[16, 16],
         out_features=["stage1"],
@@ -67,11 +69,11 @@ def write_pose(folder: Path) -> str:
     return str(folder)
 
 
-def write_parser(folder: Path, labels: int = len(ATR_18)) -> str:
-    """SegFormer."""
+def write_parser(folder: Path, labels: int = len(ATR_18), names: tuple[str, ...] | None = None) -> str:
+    """SegFormer; its labels have names only where they are given."""
     torch.manual_seed(0)
     config = SegformerConfig(
-        num_labels=labels,
+        id2label=dict(enumerate(names or [f"LABEL_{number}" for number in range(labels)])),
         hidden_sizes=[8, 8, 16, 16],
         depths=[1, 1, 1, 1],
         num_attention_heads=[1, 1, 1, 1],

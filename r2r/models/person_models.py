@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from PIL.Image import Image
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import nms
 from transformers import (
     AutoImageProcessor,
     AutoModelForObjectDetection,
@@ -24,6 +26,8 @@ from r2r.data.prepared import Box
 from r2r.errors import InputError, MissingWeightsError
 from r2r.parsing import label_names
 from r2r.pose import COCO_17, within
+
+SAME_PERSON = 0.7  # two boxes that have more of their union in common are of one person
 
 
 class PersonDetector:
@@ -54,11 +58,11 @@ class PersonDetector:
         return [self._persons(each, photo) for each, photo in zip(found, photos, strict=True)]
 
     def _persons(self, found: dict[str, Any], photo: Image) -> list[Box]:
-        width, height = photo.size
-        order = found["scores"].argsort(descending=True).tolist()
-        boxes = [found["boxes"][each].tolist() for each in order if int(found["labels"][each]) in self.person]
-        cut = [(max(0.0, a), max(0.0, b), min(float(width), c), min(float(height), d)) for a, b, c, d in boxes]
-        return [box for box in cut if box[2] - box[0] >= 1 and box[3] - box[1] >= 1]
+        known = torch.isin(found["labels"].cpu(), torch.tensor(self.person))
+        boxes, scores = found["boxes"].float().cpu()[known], found["scores"].float().cpu()[known]
+        boxes = torch.minimum(boxes.clamp(min=0), torch.tensor([*photo.size, *photo.size]))
+        cut = [boxes[number].tolist() for number in nms(boxes, scores, SAME_PERSON)]
+        return [(a, b, c, d) for a, b, c, d in cut if c - a >= 1 and d - b >= 1]
 
 
 class PoseEstimator:
@@ -75,8 +79,11 @@ class PoseEstimator:
 
     @torch.inference_mode()
     def __call__(self, photos: Sequence[Image], boxes: Sequence[Box]) -> list[Float[np.ndarray, "17 3"]]:
-        """Keypoints (x, y, v) of the person in each photo's box, in COCO's order; v = 2, or 0 below the threshold."""
-        around = [[[left, top, right - left, bottom - top]] for left, top, right, bottom in boxes]
+        """Keypoints (x, y, v) of the person in each photo's box, in COCO's order; v = 2, or 0 below the threshold.
+
+        The processor counts from the middle of the first pixel, r2r from its corner: half a pixel apart.
+        """
+        around = [[[left - 0.5, top - 0.5, right - left, bottom - top]] for left, top, right, bottom in boxes]
         given = self.processor(images=list(photos), boxes=around, return_tensors="pt").to(_device(self.network))
         if getattr(self.network.config.backbone_config, "num_experts", 1) > 1:
             given["dataset_index"] = torch.zeros(len(photos), dtype=torch.long, device=_device(self.network))  # COCO
@@ -87,7 +94,7 @@ class PoseEstimator:
     def _keypoints(self, found: dict[str, Any], photo: Image) -> Float[np.ndarray, "17 3"]:
         if len(found["keypoints"]) != len(COCO_17):
             raise InputError(f"pose: finds {len(found['keypoints'])} keypoints, not COCO's 17; give such a model")
-        places, sure = found["keypoints"].double().numpy(), found["scores"].flatten().numpy() >= self.threshold
+        places, sure = found["keypoints"].double().numpy() + 0.5, found["scores"].flatten().numpy() >= self.threshold
         points = np.column_stack([places, np.where(sure, 2.0, 0.0)])
         return within(np.where(points[:, 2:] > 0, points, 0.0), *photo.size)
 
@@ -95,15 +102,9 @@ class PoseEstimator:
 class HumanParser:
     """Labels of the pixels of persons."""
 
-    def __init__(self, processor: Any, network: nn.Module, label_set: str = "ATR_18") -> None:
-        """Raises InputError for a network with another number of labels than the set has."""
-        self.processor = processor
-        self.network: Any = network
-        count, names = self.network.config.num_labels, label_names(label_set)
-        if count != len(names):
-            raise InputError(
-                f"parser: has {count} labels, {label_set} {len(names)}; give label_set=, or another parser"
-            )
+    def __init__(self, processor: Any, network: Any, label_set: str = "ATR_18") -> None:
+        """Raises InputError for a network with other labels than the set has."""
+        _check_labels(network.config.id2label, label_set)
         self.processor = processor
         self.network: Any = network
 
@@ -116,17 +117,50 @@ class HumanParser:
     def __call__(self, crops: Sequence[Image]) -> list[UInt8[np.ndarray, "h w"]]:
         """The label map of each crop, in its size: logits are enlarged, then the best label is taken."""
         given = self.processor(images=list(crops), return_tensors="pt").to(_device(self.network))
-        sizes = [crop.size[::-1] for crop in crops]
-        outputs = self.network(**given)
-        found = self.processor.post_process_semantic_segmentation(outputs, target_sizes=sizes)
-        return [labels.cpu().numpy().astype(np.uint8) for labels in found]
+        logits = self.network(**given).logits
+        return [enlarged_labels(each, crop.height, crop.width) for each, crop in zip(logits, crops, strict=True)]
+
+
+def enlarged_labels(logits: Float[Tensor, "labels _ _"], height: int, width: int) -> UInt8[np.ndarray, "_ _"]:
+    """The best label of every pixel, bilinearly between logits.
+
+    One label after the other: all of them for a photo of twelve megapixels would take a gigabyte.
+    """
+    best = torch.full((height, width), -torch.inf, device=logits.device)
+    labels = torch.zeros((height, width), dtype=torch.uint8, device=logits.device)
+    for number, each in enumerate(logits):
+        enlarged = F.interpolate(each[None, None], (height, width), mode="bilinear", align_corners=False)[0, 0]
+        labels[enlarged > best] = number
+        best = torch.maximum(best, enlarged)
+    return labels.cpu().numpy()
+
+
+def _check_labels(id2label: dict[int, str], label_set: str) -> None:
+    """Sets of one size are told apart by names, where the network has any: a belt must not be taken for a shoe."""
+    names, theirs = label_names(label_set), [str(id2label[number]) for number in sorted(id2label)]
+    if len(theirs) != len(names):
+        raise InputError(
+            f"parser: has {len(theirs)} labels, {label_set} {len(names)}; give label_set=, or another parser"
+        )
+    pairs = [] if theirs[0].upper().startswith("LABEL_") else list(zip(theirs, names, strict=True))
+    if other := [f"{own!r} for {name!r}" for own, name in pairs if _letters(own) != _letters(name)]:
+        raise InputError(
+            f"parser: its labels are not those of {label_set} but {', '.join(other[:3])}; give label_set=, another "
+            "parser, or, if only the spelling differs, a local copy with id2label corrected in config.json"
+        )
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.lower() if letter.isalpha())
 
 
 def _loaded(what: str, name: str, kind: Any, device: str) -> tuple[Any, nn.Module]:
     load: Callable[..., Any] = kind.from_pretrained
     try:
-        return AutoImageProcessor.from_pretrained(name), load(name).to(device).eval()
-    except (OSError, ValueError) as error:
+        return AutoImageProcessor.from_pretrained(name), load(name, dtype=torch.float32).to(device).eval()
+    except ValueError as error:
+        raise InputError(f"{what}={name!r}: a model of another kind ({str(error).splitlines()[0][:200]})") from error
+    except OSError as error:
         raise MissingWeightsError(
             f"{what}={name!r}: no such weights there and none could be fetched ({str(error).splitlines()[0][:200]}). "
             "Download them once while online (HF_HOME says where the cache is; HF_HUB_OFFLINE=1 forbids fetching), "
