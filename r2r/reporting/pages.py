@@ -5,6 +5,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -86,14 +87,8 @@ class Page:
 
 def write_page(path: Path, page: Page) -> None:
     """Render `page` into one HTML file."""
-    templates = Environment(
-        loader=PackageLoader("r2r.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = templates.get_template("page.html.j2").render(
+    html = render(
+        "page.html.j2",
         page=page,
         embedding=Embedding.of(page.scenes),
         embed_figure=embed_figure,
@@ -103,6 +98,18 @@ def write_page(path: Path, page: Page) -> None:
         addresses={link.name: address(link.target, path.parent) for link in page.links},
     )
     path.write_text(html, encoding="utf-8")
+
+
+def render(template: str, **content: Any) -> str:
+    """One of the package's templates, filled in; text is escaped, and what a template names must be given."""
+    templates = Environment(
+        loader=PackageLoader("r2r.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return templates.get_template(template).render(**content)
 
 
 @dataclass(frozen=True)
