@@ -1,138 +1,164 @@
 """What is known of a person in a photo, as the files that training and translation read.
 
-Below a folder lie `parsing/NAME.png` (label map), `pose/NAME.json` (keypoints in the studio's form, boxes, caption),
-and shards of the studio's members, which `data=studio_pose` reads; `NAME` is the photo's relative name.
+| below the folder of `r2r.prepare` | |
+|---|---|
+| `parsing/NAME.png` | label map in the numbers of the label set, of the photo's size |
+| `masks/upper/NAME.png`, `lower`, `full` | 255 where that garment is; black where it is not worn |
+| `pose/NAME.json` | keypoints in the studio's form, boxes, caption; written last, so that it says "done" |
+| `prepare.json` | the settings all of this was made with |
+| `train-NNNN.tar`, `shards.json` | see `r2r.data.prepared_shards` |
+
+`NAME` is the photo's relative name without suffix. Every file is written beside its place, then renamed.
 """
 
-import io
 import json
-import tarfile
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
+from scipy import ndimage
 
 from r2r.data.folders import save_png
-from r2r.data.images import load_image
-from r2r.errors import DataError
+from r2r.data.images import decode_mask
+from r2r.data.people import SLOTS
+from r2r.errors import DataError, InputError
 from r2r.parsing import REGIONS, region_map
 from r2r.pose import COCO_17, coco_to_openpose
 from r2r.provenance import write_json
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
-IDENTITIES = ("folder", "file")
+LIMBS = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")  # a face may be turned away: not seeing it is no remark
+SETTINGS_FILE = "prepare.json"
 
 
 @dataclass(frozen=True)
 class PreparedPerson:
-    """The person of one photo."""
+    """The person of one photo, whose files lie below `folder`."""
 
+    folder: Path
     name: str  # relative, without suffix, "/" between folders
+    size: tuple[int, int]  # width and height of the photo
+    photo_bytes: int  # of its file: a photo that has changed is prepared again
     keypoints: Float[np.ndarray, "17 3"]  # COCO's
-    labels: UInt8[np.ndarray, "h w"]
     box: Box
+    others: tuple[Box, ...] = ()  # persons that were not taken
     caption: str | None = None
 
     @property
-    def missing(self) -> list[str]:
-        """Keypoints that are not known: cut off, hidden, or not found."""
-        return [name for name, point in zip(COCO_17, self.keypoints, strict=True) if point[2] == 0]
+    def labels(self) -> UInt8[np.ndarray, "h w"]:
+        """The label map, read from its file. Raises DataError for a broken one."""
+        file = _parsing(self.folder, self.name)
+        return np.array(decode_mask(file.read_bytes(), str(file)), np.uint8)
 
-    def write(self, output: Path) -> None:
-        """Write label map and keypoints; the keypoints, which come last, say that both are whole."""
-        save_png(Image.fromarray(self.labels), output / "parsing" / f"{self.name}.png")
-        height, width = self.labels.shape
+    @property
+    def pose_file(self) -> Path:
+        """Where keypoints, boxes and caption lie."""
+        return _pose(self.folder, self.name)
+
+    @property
+    def unseen(self) -> list[str]:
+        """Joints from the shoulders down that are cut off, hidden or not found: "ankles", or "left ankle"."""
+        found: list[str] = []
+        for limb in LIMBS:
+            sides = [side for side in ("left", "right") if self.keypoints[COCO_17.index(f"{side}_{limb}"), 2] == 0]
+            found += [f"{limb}s"] if len(sides) == 2 else [f"{side} {limb}" for side in sides]
+        return found
+
+    def write(self, labels: UInt8[np.ndarray, "h w"], label_set: str) -> None:
+        """Write label map and masks, then everything else."""
+        regions = region_map(labels, label_set)
+        save_png(Image.fromarray(labels), _parsing(self.folder, self.name))
+        for slot in SLOTS:
+            mask = np.where(regions == REGIONS.index(slot), 255, 0).astype(np.uint8)
+            save_png(Image.fromarray(mask), _mask(self.folder, self.name, slot))
+        self._write_pose()
+
+    def captioned(self, caption: str) -> "PreparedPerson":
+        """The same person in these words, which are written too."""
+        person = replace(self, caption=caption)
+        person._write_pose()
+        return person
+
+    def _write_pose(self) -> None:
         about = {
             "openpose_18": coco_to_openpose(self.keypoints).tolist(),
             "coco_17": self.keypoints.tolist(),
-            "size": [width, height],
+            "size": list(self.size),
             "box": list(self.box),
+            "others": [list(box) for box in self.others],
             "caption": self.caption,
+            "bytes": self.photo_bytes,
         }
-        write_json(output / "pose" / f"{self.name}.json", about)
+        write_json(self.pose_file, about)
 
     @classmethod
-    def read(cls, output: Path, name: str) -> "PreparedPerson | None":
-        """What an earlier call wrote; None when it did not, or not to the end. Raises DataError for broken files."""
-        pose, parsing = output / "pose" / f"{name}.json", output / "parsing" / f"{name}.png"
-        if not (pose.is_file() and parsing.is_file()):
+    def read(cls, folder: Path, name: str, photo: Path) -> "PreparedPerson | None":
+        """What an earlier call wrote; None when it did not, not to the end, or of other bytes than the photo has now.
+
+        Raises: DataError for broken files.
+        """
+        pose, masks = _pose(folder, name), [_mask(folder, name, slot) for slot in SLOTS]
+        if not all(file.is_file() for file in (pose, _parsing(folder, name), *masks)):
             return None
         try:
             about = json.loads(pose.read_text(encoding="utf-8"))
-            with Image.open(parsing) as picture:
-                labels = np.array(picture, np.uint8)
-            keypoints, caption = np.array(about["coco_17"], np.float64).reshape(17, 3), about["caption"]
-            return cls(name, keypoints, labels, tuple(about["box"]), caption)
+            keypoints = np.array(about["coco_17"], np.float64).reshape(17, 3)
+            size, others = tuple(about["size"]), tuple(tuple(box) for box in about["others"])
+            box, caption = tuple(about["box"]), about["caption"]
+            person = cls(folder, name, size, about["bytes"], keypoints, box, others, caption)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"broken: {pose} or {parsing} ({error!r}); remove it and prepare it again") from error
+            raise DataError(f"broken: {pose} ({error!r}); remove it and prepare it again") from error
+        return person if person.photo_bytes == photo.stat().st_size else None
 
 
-def region_box(regions: UInt8[np.ndarray, "h w"], names: Sequence[str]) -> list[int] | None:
-    """Left, top, right and bottom of what shows some regions; None where nothing does."""
+def check_folder(output: Path, settings: Mapping[str, Any]) -> None:
+    """Raises InputError for a folder with other files, or with results of other settings: they must not mix."""
+    file = output / SETTINGS_FILE
+    if output.exists() and not output.is_dir():
+        raise InputError(f"output={output} is a file; give a folder")
+    if file.is_file():
+        before = json.loads(file.read_text(encoding="utf-8"))
+        changed = [
+            f"{name}={now} (there: {before.get(name)})" for name, now in settings.items() if before.get(name) != now
+        ]
+        if changed:
+            raise InputError(
+                f"output={output} holds results of other settings: {', '.join(changed)}; give another folder"
+            )
+    elif output.exists() and any(output.iterdir()):
+        raise InputError(f"output={output} holds files that are not from r2r.prepare; give an empty or a new folder")
+
+
+def begin_folder(output: Path, settings: Mapping[str, Any]) -> None:
+    """Note the settings that decide what is written. Raises InputError where that cannot be done."""
+    try:
+        if not (output / SETTINGS_FILE).is_file():
+            write_json(output / SETTINGS_FILE, settings)
+    except OSError as error:
+        raise InputError(f"output={output} cannot be written ({error.strerror}); give another folder") from error
+
+
+def region_box(regions: UInt8[np.ndarray, "h w"], names: Sequence[str]) -> Box | None:
+    """Left, top, right and bottom of the largest connected piece of some regions; None where there is none."""
     shown: Bool[np.ndarray, "h w"] = np.isin(regions, [REGIONS.index(name) for name in names])
     if not shown.any():
         return None
-    rows, columns = np.nonzero(shown.any(1))[0], np.nonzero(shown.any(0))[0]
-    return [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+    found: Any = ndimage.label(shown)
+    rows, columns = ndimage.find_objects(found[0])[int(np.bincount(found[0].ravel())[1:].argmax())]
+    return float(columns.start), float(rows.start), float(columns.stop), float(rows.stop)
 
 
-def identity(name: str, rule: str) -> str:
-    """Who is shown: by the rule "folder" all in one folder are one person, where there are folders; else each file."""
-    folder = Path(name).parent.as_posix()
-    return folder if rule == "folder" and folder != "." else name
+def _parsing(folder: Path, name: str) -> Path:
+    return folder / "parsing" / f"{name}.png"
 
 
-def write_shards(
-    output: Path, persons: Mapping[Path, PreparedPerson], label_set: str, rule: str, persons_per_shard: int = 1000
-) -> list[Path]:
-    """Write `train-NNNN.tar` anew, those of one identity beside each other; photos are kept as they are, as PNG."""
-    order = sorted(persons.items(), key=lambda item: (identity(item[1].name, rule), item[1].name))
-    for old in output.glob("train-*.tar"):
-        old.unlink()
-    found = []
-    for number, start in enumerate(range(0, len(order), persons_per_shard)):
-        found.append(output / f"train-{number:04d}.tar")
-        shown = order[start : start + persons_per_shard]
-        _write_tar(found[-1], (each for item in shown for each in _members(*item, label_set, rule)))
-    return found
+def _mask(folder: Path, name: str, slot: str) -> Path:
+    return folder / "masks" / slot / f"{name}.png"
 
 
-def _members(photo: Path, person: PreparedPerson, label_set: str, rule: str) -> Iterable[tuple[str, bytes]]:
-    key, regions = person.name.replace("/", "_").replace(".", "_"), region_map(person.labels, label_set)
-    height, width = person.labels.shape
-    about = {
-        "caption": person.caption,
-        "label_set": label_set,
-        "subject": "person",
-        "identity": identity(person.name, rule),
-        "source": person.name,
-        "box": list(person.box),
-        "face_box": region_box(regions, ("face", "hair")),
-    }
-    garments = np.isin(regions, [REGIONS.index(slot) for slot in ("upper", "lower", "full")])
-    pose = {"openpose_18": coco_to_openpose(person.keypoints).tolist(), "size": [width, height]}
-    yield f"{key}.photo.png", _png(load_image(photo))
-    yield f"{key}.parsing.png", _png(Image.fromarray(person.labels))
-    yield f"{key}.garment_mask.png", _png(Image.fromarray(garments.astype(np.uint8) * 255))
-    yield f"{key}.pose.json", json.dumps(pose).encode()
-    yield f"{key}.json", json.dumps({name: value for name, value in about.items() if value is not None}).encode()
-
-
-def _write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> None:
-    """Write beside and rename, so that a shard with its final name is whole."""
-    unfinished = path.with_suffix(".tar.unfinished")
-    with tarfile.open(unfinished, "w", format=tarfile.USTAR_FORMAT) as tar:
-        for name, content in members:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            tar.addfile(member, io.BytesIO(content))
-    unfinished.replace(path)
-
-
-def _png(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
-    return buffer.getvalue()
+def _pose(folder: Path, name: str) -> Path:
+    return folder / "pose" / f"{name}.json"
