@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from r2r.ablation.results import (
@@ -132,6 +132,11 @@ def test_claims_follow_the_scores(scores: Scores, cfg: DictConfig) -> None:
     assert "real photos" in realism.text
     turned = config(Path("x"), "photos=given", "claims.0.after=no_tac", "claims.0.before=full")
     assert findings(scores, turned)[0][0].holds is False
+    only = OmegaConf.merge(cfg, {"claims": [{**cfg.claims[0], "within": "look: a"}]})
+    part = scores.only([0, 1, 2])
+    (finding, about), *_ = findings(scores, only, {"look: a": part})
+    assert "(look: a)" in finding.text and about["within"] == "look: a"
+    assert about["change"] == findings(part, cfg)[0][1]["change"] != findings(scores, cfg)[0][1]["change"]
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,11 @@ import pytest
 from omegaconf import DictConfig
 from PIL import Image
 
-from r2r.ablation.scenes import HeldOut, held_out_scenes, spread
+from r2r.ablation.scenes import HeldOut, held_out_scenes, moved, spread
 from r2r.cli import compose
+from r2r.data.keypoints import read_pose
 from r2r.data.pictures import Masks, Pictures
+from r2r.data.samples import FilePart
 from r2r.errors import DataError, InputError
 from r2r.parsing import REGIONS, region_map
 
@@ -65,9 +67,10 @@ def test_spread_takes_from_everywhere() -> None:
 
 
 def test_groups_are_fields_with_several_values(tmp_path: Path) -> None:
-    about = [{"look": "a", "subject": "x"}, {"look": "b", "subject": "x"}, {"look": "a", "subject": "x"}]
-    held = HeldOut(tmp_path, ["1", "2", "3"], about)
-    assert held.groups(["look", "subject", "missing"]) == {"look: a": [0, 2], "look: b": [1]}
+    about = [{"look": look, "subject": "x"} for look in "abcab"]
+    held = HeldOut(tmp_path, ["1", "2", "3", "4", "5"], about)
+    found = {"look: a": [0, 3], "look: b": [1, 4]}  # one scene alone has no interval
+    assert held.groups(["look", "subject", "missing"]) == found
 
 
 def test_scenes_of_persons_have_flat_garments_and_label_maps(tmp_path: Path) -> None:
@@ -83,3 +86,27 @@ def test_scenes_of_persons_have_flat_garments_and_label_maps(tmp_path: Path) -> 
         assert (known == REGIONS.index(slot)).mean() >= 0.01
         assert about["covered"] in ("yes", "no") and Masks([mask])[0].any()
     assert held_out_scenes(compose("ablation", fixed), tmp_path).names == held.names
+
+
+def test_scenes_of_poses_show_face_and_garments_of_the_target(tmp_path: Path) -> None:
+    fixed = ["experiment=truepose_studio", f"output={tmp_path}", "num_scenes=6", "resolution=64"]
+    held = held_out_scenes(compose("ablation", fixed), tmp_path)
+    assert len(held.names) == 6 and {each["change"] for each in held.about} <= {"large", "small"}
+    for name, garment, face, parsing in zip(
+        held.names, *(held.paths(k) for k in ("garment", "face", "parsing")), strict=True
+    ):
+        shares = [np.array(Image.open(path)).mean() / 255 for path in (garment, face)]
+        assert shares[0] >= 0.01 and shares[1] >= 0.002
+        assert region_map(np.array(Image.open(parsing)), "ATR_18").any()
+        pose = read_pose(FilePart(str(held.folder / "poses" / f"{name}.json")), (64, 64))
+        assert (pose[:, 2] > 0).sum() >= 4
+
+
+def test_how_far_a_pose_moves_is_told_in_heights() -> None:
+    pose = np.column_stack([np.arange(18.0), np.zeros(18), np.full(18, 2.0)])
+    assert moved(pose, pose + np.array([5.0, 7.0, 0.0]), 100) == pytest.approx(0)  # the whole person went elsewhere
+    lifted = pose.copy()
+    lifted[0, 1] = -18.0
+    assert moved(pose, lifted, 100) == pytest.approx((17 + 17 * 1) / 18 / 100)
+    nobody = pose * [1, 1, 0]
+    assert moved(pose, nobody, 100) == float("inf")
