@@ -61,8 +61,12 @@ def counters(size: tuple[int, int]) -> dict[str, float]:
     return found
 
 
-def stable_diffusion() -> "StableDiffusion":
-    """Stable Diffusion 1.5's networks, without values inside of `without_values`; the tokenizer is the tiny model's."""
+def stable_diffusion(device: str = "cpu") -> "StableDiffusion":
+    """Stable Diffusion 1.5's networks with random weights, or without any on the device "meta" or in `without_values`.
+
+    The tokenizer is the tiny model's, as tokens do not change the work.
+    """
+    import torch
     from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -77,12 +81,14 @@ def stable_diffusion() -> "StableDiffusion":
         "down_block_types": ("DownEncoderBlock2D",) * 4,
         "up_block_types": ("UpDecoderBlock2D",) * 4,
     }
-    vae = AutoencoderKL(layers_per_block=2, latent_channels=4, **blocks)
-    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+    with torch.device(device):
+        encoder = CLIPTextModel(text)
+        vae = AutoencoderKL(layers_per_block=2, latent_channels=4, **blocks)
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
     schedule = DDIMScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False, steps_offset=1
     )
-    parts: dict[str, Any] = {"text_encoder": CLIPTextModel(text), "vae": vae, "unet": unet, "scheduler": schedule}
+    parts: dict[str, Any] = {"text_encoder": encoder, "vae": vae, "unet": unet, "scheduler": schedule}
     checks: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     return StableDiffusion(StableDiffusionPipeline(tokenizer=tokenizer, **parts, **checks))
 

@@ -7,36 +7,21 @@ FLOPs are those of `torch.utils.flop_counter`; activations are what autograd kee
 
 import argparse
 import json
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
-from torch.utils.flop_counter import FlopCounterMode
 
 from r2r.attention import AttentionInputs, KeyValue
-from r2r.diffusion import Schedule
+from r2r.benchmark import flops, kept_bytes, stable_diffusion
 from r2r.models.garment_denoiser import Appearance, GarmentDenoiser
-from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
+from r2r.models.stable_diffusion import TextConditioning
 
 TOKENS, WIDTH, ENCODED = 77, 768, (257, 1280)  # CLIP ViT-L text, and what CLIP ViT-H makes of a picture
 PROMPT = {"num_tokens": 16, "width": 768, "depth": 4, "head_width": 64}
 STEPS, FIFTH = 20, 0.2
-
-
-def stable_diffusion() -> StableDiffusion:
-    """Its U-Net and VAE on the meta device; nothing that needs values."""
-    with torch.device("meta"):
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=WIDTH).to(torch.bfloat16)
-        vae = AutoencoderKL(block_out_channels=(128, 256, 512, 512), latent_channels=4)
-    model = object.__new__(StableDiffusion)
-    model.pipe = SimpleNamespace(unet=unet, vae=vae, text_encoder=torch.nn.Module(), name_or_path="sd15")
-    model.schedule, model.sample_evals, model.resolution = Schedule.from_config({"num_train_timesteps": 1000}), 0, 512
-    return model
 
 
 def encoder() -> Any:
@@ -46,8 +31,9 @@ def encoder() -> Any:
 
 def build(**settings: Any) -> GarmentDenoiser:
     """A denoiser on the meta device in bfloat16."""
+    model = stable_diffusion("meta")
     with torch.device("meta"):
-        denoiser = GarmentDenoiser(stable_diffusion(), settings.pop("encoder", None), PROMPT, **settings)
+        denoiser = GarmentDenoiser(model, settings.pop("encoder", None), PROMPT, **settings)
     return denoiser.to(torch.bfloat16).requires_grad_(True)
 
 
@@ -75,29 +61,6 @@ def predict(denoiser: GarmentDenoiser, size: tuple[int, int], seen: Appearance, 
     latents, times = meta(rows, 4, size[0] // 8, size[1] // 8), torch.empty((), device="meta", dtype=torch.long)
     looking = torch.empty(rows, device="meta", dtype=torch.bool)
     return denoiser.predict(latents, times, TextConditioning(meta(rows, TOKENS, WIDTH)), seen, looking, looking)
-
-
-def flops(work: Callable[[], Any]) -> float:
-    """Tera-FLOPs of some work."""
-    with FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops() / 1e12
-
-
-def kept_bytes(work: Callable[[], Any]) -> int:
-    """Bytes that autograd keeps for the way back, parameters not counted."""
-    kept: dict[int, tuple[Any, int]] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, torch.nn.Parameter):
-            storage = tensor.untyped_storage()
-            kept[storage._cdata] = (storage, storage.nbytes())  # held, so that its address stays its own
-        return tensor
-
-    with saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = work()
-    del result
-    return sum(size for _, size in kept.values())
 
 
 def training(
@@ -148,7 +111,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     size = (given.height, given.width)
-    whole, cut = stable_diffusion().unet, build().reference.unet
+    whole, cut = stable_diffusion("meta").unet, build().reference.unet
     counts: dict[str, Any] = {
         "size": size,
         "unet_parameters_m": sum(p.numel() for p in whole.parameters()) / 1e6,

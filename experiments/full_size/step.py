@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from lightning.pytorch.callbacks import Callback
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from r2r.benchmark import stable_diffusion
 from r2r.cli import build, compose
-from r2r.models.tiny import build_tokenizer
 
 METHODS = {  # experiment, task, height and width, the setting that trains the second U-Net
     "igr": ("igr_coarse", "garment_restoration_clip", (512, 384), "train_reference"),
@@ -33,22 +32,7 @@ METHODS = {  # experiment, task, height and width, the setting that trains the s
 
 def write_models(folder: Path) -> None:
     """Random weights of the real shapes; the vocabulary is the embedded model's, as tokens do not change the work."""
-    tokenizer = build_tokenizer()
-    tokenizer.model_max_length = 77
-    text = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
-    vae = AutoencoderKL(
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        latent_channels=4,
-    )
-    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
-    schedule = DDIMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False)
-    parts: dict[str, Any] = {"text_encoder": CLIPTextModel(text), "vae": vae, "unet": unet, "scheduler": schedule}
-    checks: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    pipe = StableDiffusionPipeline(tokenizer=tokenizer, **parts, **checks)
-    pipe.to(torch.bfloat16).save_pretrained(folder / "sd15")
+    stable_diffusion().pipe.to(torch.bfloat16).save_pretrained(folder / "sd15")
     sizes = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
     vision = CLIPVisionModel(CLIPVisionConfig(**sizes, patch_size=14, image_size=224))
     vision.to(torch.bfloat16).save_pretrained(folder / "clip")

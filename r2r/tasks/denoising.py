@@ -39,13 +39,13 @@ def encode_captions(
         return encoded.select([unique.index(caption) for caption in captions])
 
 
-def encode_images(encode: Callable[[Images], Latents], images: Images, keys: Sequence[str]) -> Latents:
-    """Latents of a batch. Raises DataError naming the image for which a caching encoder gives NaN or infinity."""
+def encode_images(encode: Callable[[Images], Tensor], images: Images, keys: Sequence[str]) -> Tensor:
+    """Latents or tokens of a batch. Raises DataError naming the image for which a cache gets NaN or infinity."""
     try:
         return encode(images)
     except NonFiniteCodes as error:
         raise DataError(
-            f"{keys[error.row]}: its latents are not finite; look at the image, and use a VAE in float32 or bfloat16"
+            f"{keys[error.row]}: its code is not finite; look at the image, and encode in float32 or bfloat16"
         ) from error
 
 

@@ -26,7 +26,7 @@ from r2r.models.garment_denoiser import GarmentDenoiser
 from r2r.models.image_encoder import ImageEncoder
 from r2r.models.latent_cache import cached
 from r2r.models.stable_diffusion import StableDiffusion
-from r2r.tasks.denoising import denoising_loss, encode_captions, keep_codes, noise_generator
+from r2r.tasks.denoising import denoising_loss, encode_captions, encode_images, keep_codes, noise_generator
 from r2r.tasks.garment_restorer import PROMPT, GarmentRestorer, RestorationSettings, garment_prompts
 from r2r.tasks.optimization import OptimizerFactory, ScheduleFactory, stepwise
 from r2r.types import GarmentMask, Images, RestorationBatch
@@ -149,10 +149,12 @@ class GarmentRestoration(LightningModule):
         looking: Tensor | None = None,
         told: Tensor | None = None,
     ) -> Tensor:
-        latents = self.encode(batch["flat"])
+        persons, keys = batch["person"], batch["key"]
+        latents = encode_images(self.encode, batch["flat"], keys)
         condition = encode_captions(self.model, garment_prompts(self.prompt, batch["slot"]), train=False)
-        persons, encoded = batch["person"], self.read(batch["person"]) if self.read is not None else None
-        seen = self.denoiser.look(persons, condition, self._mask(batch), self.encode(persons), encoded)
+        encoded = encode_images(self.read, persons, keys) if self.read is not None else None
+        own = encode_images(self.encode, persons, keys)
+        seen = self.denoiser.look(persons, condition, self._mask(batch), own, encoded)
         predict = partial(self.denoiser.predict, condition=condition, appearance=seen, looking=looking, told=told)
         return denoising_loss(self.model, latents, predict, generator, self.timesteps, self.min_snr_gamma)
 

@@ -27,7 +27,7 @@ from r2r.models.image_encoder import ImageEncoder
 from r2r.models.latent_cache import cached
 from r2r.models.pose_denoiser import PoseDenoiser
 from r2r.models.stable_diffusion import StableDiffusion
-from r2r.tasks.denoising import denoising_loss, encode_captions, keep_codes, noise_generator
+from r2r.tasks.denoising import denoising_loss, encode_captions, encode_images, keep_codes, noise_generator
 from r2r.tasks.optimization import OptimizerFactory, ScheduleFactory, stepwise
 from r2r.tasks.pose_sampler import PROMPT, PoseSampler, PoseSettings
 from r2r.types import Images, PoseBatch
@@ -156,9 +156,10 @@ class PoseTransfer(LightningModule):
         looking: Tensor | None = None,
         posed: Tensor | None = None,
     ) -> Tensor:
-        latents, sources = self.encode(batch["target"]), batch["source"]
+        sources, keys = batch["source"], batch["key"]
+        latents, own = (encode_images(self.encode, images, keys) for images in (batch["target"], sources))
         condition = encode_captions(self.model, [self.prompt] * len(latents), train=False)
-        seen = self.denoiser.look(sources, self._parsing(batch), condition, self.encode(sources))
+        seen = self.denoiser.look(sources, self._parsing(batch), condition, own)
         residuals = self.denoiser.pose(batch["target_pose"], (sources.shape[2], sources.shape[3]))
         told = {"condition": condition, "seen": seen, "residuals": residuals, "looking": looking, "posed": posed}
         predict = partial(self.denoiser.predict, **told)

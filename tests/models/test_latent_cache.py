@@ -68,7 +68,7 @@ def test_codes_that_are_not_finite_are_never_kept(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteCodes) as error:
         cache(images)
     assert error.value.row == 1 and len(cache.folder) == 1
-    with pytest.raises(DataError, match=r"b\.png: its latents are not finite"):
+    with pytest.raises(DataError, match=r"b\.png: its code is not finite"):
         encode_images(cache, images, ["a.png", "b.png", "c.png"])
 
 
