@@ -1,11 +1,16 @@
 """The counts of work at full size: what is stored is what the code does, and it lies at the floors."""
 
 import json
+import os
+import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from r2r.benchmark import counters
+from r2r.cli import compose
 from r2r.errors import InputError
 
 STORED = Path(__file__).parents[1] / "experiments" / "benchmark" / "counters.json"
@@ -34,3 +39,18 @@ def test_stored_counts_lie_at_the_floors() -> None:
 def test_sizes_that_do_not_fit_are_refused() -> None:
     with pytest.raises(InputError, match="height=500"):
         counters((500, 512))
+
+
+@pytest.mark.e2e
+def test_the_scripts_of_full_size_still_run(tmp_path: Path) -> None:
+    """Counts of IGR as they are stored; of the steps, which take minutes and gigabytes, their command lines."""
+    folder = STORED.parents[1] / "full_size"
+    command = [sys.executable, str(folder / "igr_count.py"), "--output", str(tmp_path / "counts.json")]
+    environment = {**os.environ, "PYTHONPATH": str(STORED.parents[2])}
+    size = ["--height", "512", "--width", "384"]
+    done = subprocess.run([*command, *size], capture_output=True, text=True, env=environment, check=False)
+    found, stored = (json.loads(path.read_text()) for path in (tmp_path / "counts.json", folder / "igr_counts.json"))
+    assert done.returncode == 0 and found == stored
+    step = runpy.run_path(str(folder / "step.py"))
+    for method, (experiment, *_) in step["METHODS"].items():
+        assert compose("train", step["settings"](method, tmp_path, frozen=True)).name == experiment
