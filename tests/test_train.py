@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import subprocess
 import sys
@@ -165,6 +166,19 @@ def test_ema_is_averaged_saved_and_exported(quick: list[str], tmp_path: Path) ->
     assert torch.equal(exported[name], averaged.model.unet.state_dict()[name])
 
 
+def test_realism_of_what_is_drawn_from_captions(quick: list[str], tmp_path: Path) -> None:
+    """On request, from fixed noise; averaged weights are those that draw; text alone says what."""
+    task = run("experiment=fashion_dki", *quick, "callbacks=[ema,realism]", "trainer.val_check_interval=2")
+    assert math.isfinite(float(task.trainer.callback_metrics["val/kid"]))
+    batch = {"image": torch.zeros(2, 3, 32, 32), "caption": ["a shirt", "a dress"], "key": ["a", "b"]}
+    first, again = task.draw(batch, 1), task.draw(batch, 1)
+    assert first.shape == (2, 3, 32, 32) and torch.equal(first, again) and not torch.equal(first[0], first[1])
+    assert not torch.equal(task.draw(batch, 2), first)
+    nothing = ["experiment=fashion_negative", *quick, "callbacks=realism", f"paths.output_dir={tmp_path / 'b'}"]
+    with pytest.raises(InputError, match="TextualInversion neither translates nor draws"):
+        run(*nothing)
+
+
 def test_loss_falls(quick: list[str]) -> None:
     """Validation noise is fixed, so the curve is smooth enough to compare its ends."""
     steps = "trainer.max_steps=30", "task.optimizer.lr=1e-3", "trainer.val_check_interval=10"
@@ -224,6 +238,32 @@ def test_bad_commands_end_with_one_message(arguments: list[str], code: int, mess
     assert message in done.stderr and "Traceback" not in done.stderr
     written = {path.name for path in out.rglob("*") if path.is_file()}
     assert written <= {"config.yaml", "hydra.yaml", "overrides.yaml", "config.resolved.yaml", "r2r.log"}
+
+
+def test_fused_optimizer_and_layout_change_no_result(quick: list[str], tmp_path: Path) -> None:
+    plain = run("experiment=fashion_dki", *quick)
+    fast = ["+task.optimizer.fused=true", "model.channels_last=true", f"paths.output_dir={tmp_path / 'fast'}"]
+    task = run("experiment=fashion_dki", *quick, *fast)
+    assert task.model.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    for name, value in plain.model.unet.state_dict().items():
+        torch.testing.assert_close(task.model.unet.state_dict()[name], value, rtol=0, atol=5e-6)  # two steps of 1e-5
+    DiffusionPipeline.from_pretrained(tmp_path / "fast" / "export")
+
+
+@pytest.mark.e2e
+def test_compiled_training_is_one_graph_and_the_same(quick: list[str], tmp_path: Path) -> None:
+    """One graph for all steps; names of weights stay, so that the export loads."""
+    quiet = ["trainer.max_steps=3", "trainer.limit_val_batches=0", "callbacks.grid=null"]
+    told = ["experiment=fashion_dki", *quick, *quiet]
+    fast = ["model.compile=true", "model.channels_last=true", f"paths.output_dir={tmp_path / 'fast'}"]
+    called = [sys.executable, "-m", "tests.compiled_training", *told, *fast]
+    done = subprocess.run(called, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["graphs"] == 1
+    eager = run(*told).trainer.callback_metrics["train/loss"]
+    assert found["loss"] == pytest.approx(float(eager), rel=1e-4)
+    DiffusionPipeline.from_pretrained(tmp_path / "fast" / "export")
 
 
 @pytest.mark.e2e

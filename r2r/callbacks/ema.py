@@ -9,26 +9,38 @@ from diffusers.training_utils import EMAModel
 from lightning import Callback, LightningModule, Trainer
 from torch import nn
 
+from r2r.errors import InputError
+
 
 class EMA(Callback):
     """Averages after every optimizer step; validation, previews and exports see the averaged weights."""
 
-    def __init__(self, decay: float = 0.999) -> None:
-        self.decay = decay
+    def __init__(self, decay: float = 0.999, every: int = 1) -> None:
+        """`decay` is that of one step; averaging only `every` so many steps costs less, with the decay of them all.
+
+        Raises InputError when `every` is below 1.
+        """
+        if every < 1:
+            raise InputError(f"callbacks.ema.every={every} must be at least 1")
+        self.decay, self.every = decay, every
         self._ema: EMAModel | None = None
         self._state: dict[str, Any] | None = None
-        self._last_step = -1
+        self._last_step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start from the present weights, or from the checkpoint's average."""
-        self._ema = EMAModel(_trained(pl_module), decay=self.decay, use_ema_warmup=True, foreach=True)
+        self._ema = EMAModel(_trained(pl_module), decay=self.decay**self.every, use_ema_warmup=True, foreach=True)
         if self._state is not None:
             self._ema.load_state_dict(self._state)
         self._ema.to(pl_module.device)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What a checkpoint holds is averaged already."""
+        self._last_step = trainer.global_step
+
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        """Average once for each optimizer step, however many batches it took."""
-        if trainer.global_step != self._last_step:
+        """Average once for each optimizer step, or every few, however many batches it took."""
+        if trainer.global_step != self._last_step and trainer.global_step % self.every == 0:
             self._last_step = trainer.global_step
             self.average.step(_trained(pl_module))
 

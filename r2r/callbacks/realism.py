@@ -1,4 +1,4 @@
-"""Distances of sets, as KID and FID, during training: what validation translates against its target images."""
+"""Distances of sets, as KID and FID, during training: what validation makes against images of the target domain."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,12 +7,14 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 
+from r2r.errors import InputError
 from r2r.metrics import SetScore
 
 
 class ValidationRealism(Callback):
-    """Logs each score as `val/<name>` for tasks whose `validation_step` returns translations.
+    """Logs each score as `val/<name>` for tasks whose `validation_step` returns translations, or that can `draw`.
 
+    Translations are compared with the batch's targets, what is drawn with the batch's images.
     Every rank describes its own images; features of all ranks are gathered before the distance is computed, on every
     rank alike, so that none waits for another. A rank's repeated last image (see `ValidationSampler`) counts twice.
     """
@@ -26,12 +28,21 @@ class ValidationRealism(Callback):
         self._features = {name: ([], []) for name in self.scores}
 
     def on_validation_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: dict[str, Any], *args: Any
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: dict[str, Any],
+        batch_idx: int,
+        *args: Any,
     ) -> None:
-        """Describe translations and target images; either may be missing once its domain is through."""
-        target = None if batch["target"] is None else batch["target"]["image"]
+        """Describe what was made and what it is to be like; either may be missing once its domain is through.
+
+        Raises InputError for a task that makes nothing.
+        """
+        pair = _made_and_real(pl_module, outputs, batch, batch_idx)
         for name, score in self.scores.items():
-            for kept, images in zip(self._features[name], (outputs, target), strict=True):
+            for kept, images in zip(self._features[name], pair, strict=True):
                 if images is not None:
                     kept.append(score.backbone(images.float().clamp(-1, 1)))
 
@@ -41,6 +52,18 @@ class ValidationRealism(Callback):
             outputs, target = (_gathered(kept) for kept in self._features[name])
             if min(len(outputs), len(target)) > 1 and not trainer.sanity_checking:
                 pl_module.log(f"val/{name}", score.estimate(outputs, target, False).value, rank_zero_only=True)
+
+
+def _made_and_real(
+    task: Any, outputs: Tensor | None, batch: dict[str, Any], batch_idx: int
+) -> tuple[Tensor | None, Tensor | None]:
+    if "target" in batch:
+        return outputs, None if batch["target"] is None else batch["target"]["image"]
+    if not hasattr(task, "draw"):
+        raise InputError(
+            f"callbacks.realism has nothing to measure: {type(task).__name__} neither translates nor draws"
+        )
+    return task.draw(batch, batch_idx), batch["image"]
 
 
 def _gathered(kept: list[Tensor]) -> Tensor:

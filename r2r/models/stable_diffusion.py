@@ -83,12 +83,16 @@ class StableDiffusion:
         dtype: str = "float32",
         revision: str | None = None,
         schedule: Mapping[str, Any] | None = None,
+        channels_last: bool = False,
+        compile: bool = False,
     ) -> "StableDiffusion":
         """Load by alias (tiny, sd15, sd21, sdxl), by local folder in diffusers format, by hub id, or a LoRA of r2r.
 
         Of a LoRA, the folder that a training exported, base model and weights are loaded and made one. `schedule`
         changes the scheduler's config, to train a model towards it: `{"prediction_type": "v_prediction",
         "rescale_betas_zero_snr": True}` gives a schedule that ends in pure noise (arXiv:2305.08891, algorithm 1).
+        `channels_last` lays U-Net and VAE out as GPUs' convolutions like it, and `compile` compiles the U-Net, once for
+        each size of a batch; neither changes what is saved.
 
         Raises:
             InputError: the folder is not there or holds no diffusers pipeline of the Stable Diffusion family; or a
@@ -100,6 +104,7 @@ class StableDiffusion:
             model = cls.from_pretrained(adapted["base"], **told, schedule=schedule or adapted.get("schedule"))
             with _quiet():
                 fuse_lora(model.pipe, pretrained)
+            model.speed_up(channels_last, compile)
             model.pipe.register_to_config(_name_or_path=str(pretrained))  # what is built on it names it, not the base
             return model
         name = PRETRAINED.get(pretrained, pretrained)
@@ -117,7 +122,16 @@ class StableDiffusion:
             pipe.scheduler = _changed(pipe.scheduler, schedule)
         model = cls(pipe, resolution)
         model.schedule_changes = dict(schedule or {})
-        return model
+        return model.speed_up(channels_last, compile)
+
+    def speed_up(self, channels_last: bool, compile: bool) -> "StableDiffusion":
+        """Another memory layout of U-Net and VAE, and a compiled U-Net; see `from_pretrained`."""
+        if channels_last:
+            for module in (self.unet, self.vae):
+                module.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        if compile:
+            self.unet.compile(dynamic=False)  # in place: names of weights stay
+        return self
 
     @property
     def unet(self) -> UNet2DConditionModel:

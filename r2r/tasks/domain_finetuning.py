@@ -18,14 +18,15 @@ from lightning import LightningModule
 from torch import Generator, Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from r2r.diffusion import NoiseLevels
+from r2r.diffusion import NoiseLevels, composed_guidance
 from r2r.errors import InputError
 from r2r.models.exported_parts import base_settings
 from r2r.models.lora import LoRA
-from r2r.models.stable_diffusion import StableDiffusion
+from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
 from r2r.tasks.denoising import denoising_loss, encode_captions, encode_images, keep_codes, noise_generator
 from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
 from r2r.tasks.optimization import OptimizerFactory, ScheduleFactory, stepwise
+from r2r.tasks.trajectory import descending_steps, guided_sampling
 from r2r.types import ImageBatch, Images
 
 PREVIEW = TranslationSettings(num_inference_steps=20, strength=0.6, guidance_scale=1.0, tac_ratio=0.0, start="noise")
@@ -121,6 +122,18 @@ class DomainFinetuning(LightningModule):
             settings=PREVIEW,
         )
         return {"image": images, "denoised": self.model.decode(out)}
+
+    @torch.no_grad()
+    def draw(self, batch: ImageBatch, seed: int = 0) -> Images:
+        """Images of the batch's captions, in its size, from noise fixed by the seed: 20 DDIM steps, guidance 2."""
+        condition = encode_captions(self.model, batch["caption"], False, self.known_captions)
+        height, width = (side // self.model.vae_factor for side in batch["image"].shape[2:])
+        shape = len(batch["caption"]), self.model.vae.config.latent_channels, height, width
+        noise = torch.randn(shape, generator=Generator().manual_seed(seed)).to(self.device)
+        told = TextConditioning.cat([self.model.encode_prompts([""]).repeat(len(noise)), condition])
+        predict, guide = partial(self.model.predict, condition=told), partial(composed_guidance, scales=[2.0])
+        steps = descending_steps(self.model.schedule, 20)
+        return self.model.decode(guided_sampling(self.model.schedule, steps, noise, 2, predict, guide))
 
     def export(self, folder: Path) -> None:
         """Write the whole pipeline in diffusers format, or a LoRA; both load as a model."""

@@ -10,6 +10,7 @@ from lightning import LightningModule, Trainer
 
 from r2r.callbacks import EMA, CsvMetrics
 from r2r.callbacks.wandb_logger import has_account, wandb_logger
+from r2r.errors import InputError
 
 
 def test_metrics_grow_columns_and_survive_a_resume(tmp_path: Path) -> None:
@@ -57,6 +58,30 @@ def test_ema_by_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     again.on_fit_start(trainer, module)
     again.on_train_end(trainer, module)
     assert float(module.weight.detach()) == pytest.approx(average, rel=1e-5)
+
+
+def test_ema_every_second_step_has_the_decay_of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a resumed run does not average the weights of its checkpoint again, when its first batch makes no step."""
+    module, trainer = Weight(), Trainer(logger=False, enable_checkpointing=False, default_root_dir=tmp_path)
+    ema = EMA(decay=0.5, every=2)
+    ema.on_fit_start(trainer, module)
+    for step in range(1, 9):
+        monkeypatch.setattr(Trainer, "global_step", step)
+        module.weight.data.fill_(float(step))
+        ema.on_train_batch_end(trainer, module)
+    average = 2.0
+    for step in (4, 6, 8):
+        average += (1 - min(0.25, 1 - (step // 2) ** (-2 / 3))) * (step - average)
+    assert float(ema.average.shadow_params[0]) == pytest.approx(average, rel=1e-5)
+    again = EMA(decay=0.5, every=2)
+    again.load_state_dict(ema.state_dict())
+    again.on_fit_start(trainer, module)
+    again.on_train_start(trainer, module)
+    module.weight.data.fill_(100.0)
+    again.on_train_batch_end(trainer, module)
+    assert float(again.average.shadow_params[0]) == pytest.approx(average, rel=1e-5)
+    with pytest.raises(InputError, match=r"ema\.every=0"):
+        EMA(every=0)
 
 
 def test_wandb_needs_no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
