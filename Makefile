@@ -13,7 +13,7 @@ LOCK := $(UV) pip compile --quiet --universal --python-version 3.11 --fork-strat
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-restore test check fmt lock
+.PHONY: help setup demo demo-restore demo-pose test check fmt lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' Makefile | expand -t 16
@@ -25,6 +25,9 @@ demo: $(STAMP) ## translate renders into photos, measure, write a page
 
 demo-restore: $(STAMP) ## restore garments from photos of persons, measure, write a page
 	$(PY) -m r2r.evaluate experiment=restore_demo output=logs/demo_restore
+
+demo-pose: $(STAMP) ## move persons into other poses, measure, write a page
+	$(PY) -m r2r.evaluate experiment=pose_demo output=logs/demo_pose
 
 test: $(STAMP) ## all tests but slow and gpu ones
 	$(PYTEST)

@@ -153,6 +153,39 @@ def test_resuming_equals_a_straight_run(quick: list[str], tmp_path: Path) -> Non
     assert rows["a"] == rows["b"]
 
 
+@pytest.mark.parametrize("kept", [1, 2])
+def test_resuming_while_accumulating_equals_a_straight_run(kept: int, quick: list[str], tmp_path: Path) -> None:
+    """Two batches to a step, from any checkpoint: the average is that of the straight run too."""
+    told = ["experiment=fashion_dki", *quick, "trainer.accumulate_grad_batches=2", "callbacks=ema"]
+    told += ["trainer.max_steps=4", "callbacks.checkpoint.every_n_train_steps=1", "callbacks.checkpoint.save_top_k=-1"]
+    straight = run(*told)
+    for path in (tmp_path / "run" / "checkpoints").iterdir():
+        if path.name != f"step_{kept:07d}.ckpt":
+            path.unlink()
+    resumed = run(*told, "resume=auto")
+    assert resumed.trainer.fit_loop.total_batch_idx == 5  # the third batch of an epoch, its last, is a step alone
+    for name, value in straight.model.unet.state_dict().items():  # the averaged weights
+        assert torch.equal(resumed.model.unet.state_dict()[name], value), name
+
+
+def test_gradient_checkpointing_changes_no_weight(quick: list[str], tmp_path: Path) -> None:
+    plain = run("experiment=fashion_dki", *quick)
+    told = ["task.gradient_checkpointing=true", f"paths.output_dir={tmp_path / 'b'}"]
+    other = run("experiment=fashion_dki", *quick, *told)
+    assert other.model.unet.is_gradient_checkpointing and not plain.model.unet.is_gradient_checkpointing
+    for name, value in plain.model.unet.state_dict().items():
+        assert torch.equal(other.model.unet.state_dict()[name], value), name
+
+
+def test_mixed_precision_keeps_weights_in_float32_and_few_checkpoints(quick: list[str], tmp_path: Path) -> None:
+    kept = ["callbacks.checkpoint.every_n_train_steps=1", "callbacks.checkpoint.save_top_k=2", "trainer.max_steps=4"]
+    task = run("experiment=fashion_dki", *quick, "trainer.precision=bf16-mixed", *kept)
+    assert all(parameter.dtype == torch.float32 for parameter in task.parameters())
+    assert math.isfinite(float(task.trainer.callback_metrics["train/loss"]))
+    found = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert found == ["step_0000003.ckpt", "step_0000004.ckpt"]
+
+
 def test_ema_is_averaged_saved_and_exported(quick: list[str], tmp_path: Path) -> None:
     """With a decay of zero the average is the last weights; with one near one it stays near the first."""
     raw = run("experiment=fashion_dki", *quick, "task.optimizer.lr=0.1")
