@@ -162,3 +162,13 @@ def test_files_name_no_machine_and_no_registry() -> None:
 def test_files_leave_nothing_for_later() -> None:
     pattern = re.compile(r"\b(?:TO" + r"DO|FIX" + r"ME|X" + r"XX)\b")
     assert not [name for name, text in tracked_text().items() if pattern.search(text) and not name.endswith(".lock")]
+
+
+def test_what_the_readme_lists_as_features_is_given_in_tests() -> None:
+    """Every option of the table, by its name, or where it is a choice of a group, as it stands there."""
+    table = (ROOT / "README.md").read_text().partition("features of finetuning")[2].partition("\n\n")[0]
+    spans = [span for row in table.splitlines()[2:] for span in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    options = [span.strip("'").split("=")[0] for span in " ".join(spans).split() if "=" in span]
+    assert len(options) > 15
+    tests = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))
+    assert not [option for option in options if option.lstrip("+") not in tests]

@@ -201,7 +201,8 @@ def test_ema_is_averaged_saved_and_exported(quick: list[str], tmp_path: Path) ->
 
 def test_realism_of_what_is_drawn_from_captions(quick: list[str], tmp_path: Path) -> None:
     """On request, from fixed noise; averaged weights are those that draw; text alone says what."""
-    task = run("experiment=fashion_dki", *quick, "callbacks=[ema,realism]", "trainer.val_check_interval=2")
+    often = ["trainer.val_check_interval=2", "callbacks.ema.every=2"]
+    task = run("experiment=fashion_dki", *quick, "callbacks=[ema,realism]", *often)
     assert math.isfinite(float(task.trainer.callback_metrics["val/kid"]))
     batch = {"image": torch.zeros(2, 3, 32, 32), "caption": ["a shirt", "a dress"], "key": ["a", "b"]}
     first, again = task.draw(batch, 1), task.draw(batch, 1)
