@@ -37,6 +37,7 @@ def train(cfg: DictConfig) -> Any:
     data.setup("fit")
     task = build(cfg.task, model=build(cfg.model))
     trainer = _trainer(cfg)
+    refuse_sharding(trainer, task)
     if trainer.is_global_zero:
         (folder / "samples").mkdir(parents=True, exist_ok=True)
         data.first_batch_grid(folder / "samples" / "first_batch.png")
@@ -81,6 +82,17 @@ def full_disk(folder: Path, error: OSError) -> str:
         f"cannot write below {folder} ({error.strerror}; {free:.1f} GiB free there); {safe}. Make room, or lower "
         "callbacks.checkpoint.save_top_k, then give the same command with resume=auto"
     )
+
+
+def refuse_sharding(trainer: Any, task: Any) -> None:
+    """Raises InputError where the strategy is FSDP2 and the task has no network that is shared out."""
+    from lightning.pytorch.strategies import ModelParallelStrategy
+    from lightning.pytorch.utilities.model_helpers import is_overridden
+
+    if isinstance(trainer.strategy, ModelParallelStrategy) and not is_overridden("configure_model", task):
+        raise InputError(
+            f"trainer=fsdp is for experiment=fashion_dki; {type(task).__name__} runs with another trainer="
+        )
 
 
 def _trainer(cfg: DictConfig) -> Any:

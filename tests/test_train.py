@@ -314,3 +314,35 @@ def test_two_processes_agree_with_each_other(quick: list[str], tmp_path: Path) -
     assert sums[0]["weights"] == sums[1]["weights"]
     assert sums[0]["keys"] and not set(sums[0]["keys"]) & set(sums[1]["keys"])
     assert json.loads((tmp_path / "run" / "run.json").read_text())["world_size"] == 2
+
+
+@pytest.mark.e2e
+def test_a_unet_that_is_shared_out_trains_like_one_that_is_not(quick: list[str], tmp_path: Path) -> None:
+    """FSDP2 on two CPU processes ends with DDP's weights; its checkpoint goes on in one process."""
+    told = ["experiment=fashion_dki", *quick, "callbacks.checkpoint.every_n_train_steps=1"]
+    folders = {"fsdp": ["trainer=fsdp", "trainer.strategy.process_group_backend=gloo"]}
+    folders["ddp"] = ["trainer.strategy=ddp_gloo"]
+    weights = {}
+    for name, strategy in folders.items():
+        done = command(*strategy, *told, "trainer.devices=2", f"paths.output_dir={tmp_path / name}")
+        assert done.returncode == 0, done.stderr[-3000:]
+        weights[name] = load_file(tmp_path / name / "export" / "unet" / "diffusion_pytorch_model.safetensors")
+    for name, value in weights["ddp"].items():
+        torch.testing.assert_close(weights["fsdp"][name], value, rtol=0, atol=1e-6)  # two steps of 1e-5
+    assert len(list((tmp_path / "fsdp" / "samples").glob("step_*.png"))) == 1
+    alone = ["trainer.max_steps=3", "resume=auto", f"paths.output_dir={tmp_path / 'fsdp'}"]
+    assert run(*told, *alone).trainer.global_step == 3
+
+
+@pytest.mark.e2e
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["experiment=fashion_negative"], "TextualInversion runs with another"),
+        (["experiment=fashion_dki", "callbacks=ema"], "callbacks=ema averages whole weights"),
+        (["experiment=fashion_dki_lora"], "a LoRA fits beside it"),
+    ],
+)
+def test_what_cannot_be_shared_out_is_refused(arguments: list[str], message: str, quick: list[str]) -> None:
+    done = command(*arguments, "trainer=fsdp", "trainer.strategy.process_group_backend=gloo", *quick)
+    assert done.returncode == 2 and message in done.stderr

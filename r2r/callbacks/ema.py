@@ -7,6 +7,7 @@ from typing import Any
 
 from diffusers.training_utils import EMAModel
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
 
 from r2r.errors import InputError
@@ -28,7 +29,12 @@ class EMA(Callback):
         self._last_step = 0
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start from the present weights, or from the checkpoint's average."""
+        """Start from the present weights, or from the checkpoint's average.
+
+        Raises InputError for weights that are shared out.
+        """
+        if isinstance(trainer.strategy, ModelParallelStrategy):
+            raise InputError("callbacks=ema averages whole weights, and trainer=fsdp shares them out; leave one out")
         self._ema = EMAModel(_trained(pl_module), decay=self.decay**self.every, use_ema_warmup=True, foreach=True)
         if self._state is not None:
             self._ema.load_state_dict(self._state)

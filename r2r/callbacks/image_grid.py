@@ -26,9 +26,11 @@ class ImageGrid(Callback):
     @torch.no_grad()
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, save, and hand to W&B where there is one."""
-        if self._batch is None or not trainer.is_global_zero:
+        if self._batch is None:
             return
-        columns = pl_module.preview(self._batch)
+        columns = pl_module.preview(self._batch)  # on all ranks: a network that is shared out needs them all
+        if not trainer.is_global_zero:
+            return
         rows = torch.stack([column.float().cpu() for column in columns.values()], dim=1).flatten(0, 1)
         grid = make_grid(rows, nrow=len(columns), normalize=True, value_range=(-1, 1))
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,7 @@ from r2r.diffusion import NoiseLevels, composed_guidance
 from r2r.errors import InputError
 from r2r.models.exported_parts import base_settings
 from r2r.models.lora import LoRA
+from r2r.models.sharding import shard, whole
 from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
 from r2r.tasks.denoising import denoising_loss, encode_captions, encode_images, keep_codes, noise_generator
 from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
@@ -81,13 +82,23 @@ class DomainFinetuning(LightningModule):
         if gradient_checkpointing:
             model.unet.enable_gradient_checkpointing()
 
+    def configure_model(self) -> None:
+        """Share the U-Net out where the strategy is FSDP2 (`trainer=fsdp`). Raises InputError for a LoRA."""
+        if self.device_mesh is None:
+            return
+        if self.unet is None:
+            raise InputError("trainer=fsdp shares out a U-Net that trains; a LoRA fits beside it: trainer.strategy=ddp")
+        shard(self.unet, self.device_mesh["data_parallel"])
+
     def on_fit_start(self) -> None:
         """Bring the frozen networks along; they are not in the module tree."""
         self.model.to(self.device)
 
     def on_train_end(self) -> None:
-        """Write what was encoded last."""
+        """Write what was encoded last, and put a U-Net that was shared out together."""
         keep_codes(self.encode)
+        if self.device_mesh is not None:
+            self.model.pipe.unet = whole(self.model.unet)
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """The denoising loss of one batch; noise depends on seed, step and rank alone, so that resuming is exact."""
