@@ -4,12 +4,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from r2r.data.buckets import Buckets
     from r2r.data.curation import Curation
     from r2r.data.datamodule import ImageDataModule
     from r2r.data.unpaired import UnpairedDataModule
 
-__all__ = ["Curation", "ImageDataModule", "UnpairedDataModule"]
-PLACES = {"Curation": "curation", "ImageDataModule": "datamodule", "UnpairedDataModule": "unpaired"}
+__all__ = ["Buckets", "Curation", "ImageDataModule", "UnpairedDataModule"]
+PLACES = {
+    "Buckets": "buckets",
+    "Curation": "curation",
+    "ImageDataModule": "datamodule",
+    "UnpairedDataModule": "unpaired",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -1,5 +1,7 @@
 """One datamodule for all sources: finds the samples, checks them in the first minute, and batches them resumably."""
 
+import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from importlib.resources import files
@@ -9,38 +11,32 @@ from typing import Any
 
 import torch
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
+from r2r.data.batches import SampleBatches, SampleDataset
+from r2r.data.buckets import Buckets, bucket_names
 from r2r.data.captions import CaptionRule
 from r2r.data.curation import Curation
 from r2r.data.datasets import find_samples
 from r2r.data.grid import caption_grid, shown_pictures
 from r2r.data.people import PoseView, RestorationView
 from r2r.data.samples import Sample, in_half, without_held_out
-from r2r.data.sampling import Draw, TrainSampler, ValidationSampler
+from r2r.data.sampling import BucketSampler, BucketValidationSampler, TrainSampler, ValidationSampler
 from r2r.data.shards import is_streamed, shard_addresses
 from r2r.data.streams import Resampled, TrainStream, ValidationStream, first_entry
 from r2r.data.views import Geometry, ImageView, PairView, View, binary_foreground, image_size, labelled_foreground
 from r2r.errors import DataError, InputError
 
+log = logging.getLogger(__name__)
 
-class SampleDataset(Dataset[dict[str, Any]]):
-    """Indexed samples behind a view; asked by `Draw`, so that what is random follows the place in the stream."""
-
-    def __init__(self, samples: Sequence[Sample], view: View) -> None:
-        self.samples, self.view = samples, view
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, draw: Draw) -> dict[str, Any]:
-        return self.view(self.samples[draw.index], draw.place)
+Order = TrainSampler | BucketSampler | TrainStream
+"""Training items, or which they are, from batch `start` on."""
 
 
 class TrainLoader(DataLoader[dict[str, Any]]):
     """Training batches from where the datamodule says the run stands; to Lightning a resumable loader."""
 
-    def __init__(self, datamodule: "ImageDataModule", order: TrainSampler | TrainStream, **options: Any) -> None:
+    def __init__(self, datamodule: "ImageDataModule", order: Order, **options: Any) -> None:
         super().__init__(**options)
         self.datamodule, self.order = datamodule, order
 
@@ -70,7 +66,9 @@ class ImageDataModule(LightningDataModule):
             of the layouts in `r2r.data.garment_layouts`.
         half: "first" or "second" half of the training identities, so that two domains can show disjoint scenes.
         resolution: height and width of the training view in pixels, one number for a square (resized to cover it,
-            centre crop).
+            centre crop); of `buckets` the area.
+        buckets: several sizes, of which a picture is shown in the one of the nearest aspect ratio, so that less is
+            cropped; a batch has one size. For the view "image" of data that are not streamed, without `random_crop`.
         batch_size: samples per rank and batch.
         image_member: image of a shard sample ("photo.png"), several for mixed domains, None for the only one.
         mask_member: member holding the garment mask, None for no mask; both members are for the view "image" alone.
@@ -95,6 +93,7 @@ class ImageDataModule(LightningDataModule):
         view: str = "image",
         half: str | None = None,
         resolution: int | Sequence[int] = 128,
+        buckets: Buckets | None = None,
         batch_size: int = 8,
         num_workers: int = 2,
         seed: int = 0,
@@ -120,20 +119,16 @@ class ImageDataModule(LightningDataModule):
         self.layout, self.captions, self.val_fraction = layout, captions, val_fraction
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         self.epoch_samples, self.shuffle_buffer, self.checked_samples = epoch_samples, shuffle_buffer, checked_samples
-        members = [image_member] if image_member is None or isinstance(image_member, str) else list(image_member)
-        templates = [caption_template] if isinstance(caption_template, str) else list(caption_template)
-        if len(templates) != len(members):
-            raise InputError(f"{len(templates)} caption_template for {len(members)} image_member; give one for each")
-        rules = [CaptionRule(template, prompt, caption_field, caption_dropout) for template in templates]
+        rules = _rules(image_member, caption_template, (prompt, caption_field, caption_dropout))
+        rule = next(iter(rules.values()))
         geometry = Geometry(_width_height(resolution), horizontal_flip, _window(random_crop, view))
         foreground = labelled_foreground if layout == "face_synthetics" else binary_foreground
-        by_member = dict(zip(members, rules, strict=True))
         views: dict[str, View] = {
-            "image": ImageView(geometry, by_member, mask_member, foreground, seed),
-            "pairs": PairView(geometry, rules[0], seed),
-            "restoration": RestorationView(geometry, rules[0], seed),
-            "pose": PoseView(geometry, rules[0], seed),
-            "pose_and_itself": PoseView(geometry, rules[0], seed, self_pairs=True),
+            "image": ImageView(geometry, rules, mask_member, foreground, seed),
+            "pairs": PairView(geometry, rule, seed),
+            "restoration": RestorationView(geometry, rule, seed),
+            "pose": PoseView(geometry, rule, seed),
+            "pose_and_itself": PoseView(geometry, rule, seed, self_pairs=True),
         }
         if view not in views:
             raise InputError(f"unknown data.view {view!r}; known: {', '.join(views)}")
@@ -143,6 +138,9 @@ class ImageDataModule(LightningDataModule):
             raise InputError(
                 "data.curation is for data.view=restoration of files or local shards, which can be measured"
             )
+        self.resolution, self.buckets = geometry.size, buckets
+        if buckets is not None:
+            buckets.check(geometry, view, self.streamed)
         self.train_samples: list[Sample] = []
         self.val_samples: list[Sample] = []
         self.shards: dict[str, list[str]] = {}
@@ -159,7 +157,11 @@ class ImageDataModule(LightningDataModule):
         self._train_order()
 
     def describe(self) -> dict[str, Any]:
-        """What a run would see: counts, image sizes (of the checked samples), epoch length in batches of one rank."""
+        """What a run would see: counts, image sizes (of the checked samples), epoch length in batches of one rank.
+
+        With `buckets`, how many training samples each of them has, by width and height.
+        """
+        counts = Counter(bucket_names(self.train_samples) if self.buckets else ())
         sizes = sorted(image_size(sample) for sample in self._checked())
         return {
             "root": self.root,
@@ -172,6 +174,7 @@ class ImageDataModule(LightningDataModule):
             "ranks": self._placement[1],
             "workers": self.num_workers,
             "epoch_batches": self._train_order().epoch_batches,
+            **({"buckets": dict(sorted(counts.items()))} if self.buckets else {}),
         }
 
     def first_batch_grid(self, path: str | Path) -> None:
@@ -187,6 +190,8 @@ class ImageDataModule(LightningDataModule):
     def train_dataloader(self) -> TrainLoader:
         """Endless in effect: every `iter` gives one epoch's number of batches, beginning at `consumed_batches`."""
         order = self._train_order()
+        if isinstance(order, BucketSampler):
+            _tell_repeats(order)
         options: dict[str, Any] = (
             {"dataset": order}
             if isinstance(order, TrainStream)
@@ -203,8 +208,12 @@ class ImageDataModule(LightningDataModule):
             return DataLoader(stream, **self._loading)
         if not self.val_samples:
             return []
-        order = ValidationSampler(self.val_samples, self.batch_size, rank, world_size)
-        return DataLoader(SampleDataset(self.val_samples, self.view), sampler=order, **self._loading)
+        samples = SampleDataset(self.val_samples, self.view)
+        if self.buckets is None:
+            order = ValidationSampler(self.val_samples, self.batch_size, rank, world_size)
+            return DataLoader(samples, sampler=order, **self._loading)
+        batches = BucketValidationSampler(bucket_names(self.val_samples), self.batch_size, rank, world_size)
+        return DataLoader(SampleBatches(samples), sampler=batches, **{**self._loading, "batch_size": None})
 
     @property
     def consumed_batches(self) -> int:
@@ -248,12 +257,17 @@ class ImageDataModule(LightningDataModule):
                 f"data.half={self.half}: restoration needs persons with parsing and flat garments, pose two pictures "
                 "with keypoints of one person; render persons with r2r.studio, choose other data, or data.half=null"
             )
+        if self.buckets is not None:
+            self.train_samples = self.buckets.place(self.train_samples, self.resolution)
+            self.val_samples = self.buckets.place(self.val_samples, self.resolution)
 
-    def _train_order(self) -> TrainSampler | TrainStream:
+    def _train_order(self) -> Order:
         rank, world_size = self._placement
         if self.streamed:
             source = Resampled(self.shards["train"], self._train_entries, self.seed, self.shuffle_buffer)
             return TrainStream(source, self.view, self.batch_size, self.epoch_samples, rank, world_size)
+        if self.buckets is not None:
+            return BucketSampler(bucket_names(self.train_samples), self.batch_size, self.seed, rank, world_size)
         return TrainSampler(self.train_samples, self.batch_size, self.seed, rank, world_size)
 
     def _checked(self) -> list[Sample]:
@@ -265,6 +279,26 @@ class ImageDataModule(LightningDataModule):
 
 def _entries_in_half(samples: Iterable[Sample], view: View, half: str | None) -> Iterator[Sample]:
     return view.entries(in_half(samples, half))
+
+
+def _rules(
+    image_member: str | Sequence[str] | None, caption_template: str | Sequence[str], told: tuple[str, str, float]
+) -> dict[str | None, CaptionRule]:
+    """How each image member is captioned. Raises: InputError when there are not as many templates."""
+    members = [image_member] if image_member is None or isinstance(image_member, str) else list(image_member)
+    templates = [caption_template] if isinstance(caption_template, str) else list(caption_template)
+    if len(templates) != len(members):
+        raise InputError(f"{len(templates)} caption_template for {len(members)} image_member; give one for each")
+    return {member: CaptionRule(template, *told) for member, template in zip(members, templates, strict=True)}
+
+
+def _tell_repeats(order: BucketSampler) -> None:
+    for name, count in order.repeating.items():
+        log.warning(
+            "bucket %s has %d images for batches of %d on all ranks: they come together, repeated, and no more often "
+            "than others; a lower data.buckets.max_ratio has fewer buckets",
+            *(name, count, order.global_batch),
+        )
 
 
 def _window(size: int | Sequence[int] | None, view: str) -> tuple[int, int] | None:

@@ -1,17 +1,20 @@
 """Images as files, PIL images and tensors: loading with clear errors, resizing by stated rules, and back."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
+from PIL.ContainerIO import ContainerIO
 from torch import Tensor
 
 from r2r.errors import DataError, InputError
 
+QUARTER_TURNS = (5, 6, 7, 8)  # of EXIF's orientations
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 
 
@@ -64,10 +67,28 @@ def decode_mask(data: bytes, name: str) -> Image.Image:
 def _open(data: bytes, name: str) -> Image.Image:
     if not data:
         raise DataError(f"empty file (0 bytes): {name}; remove or replace it")
-    try:
+    with _told_by_name(name):
         image = Image.open(io.BytesIO(data))
         image.load()
         return ImageOps.exif_transpose(image)
+
+
+def upright_size(file: io.BufferedReader | io.BytesIO | ContainerIO[bytes], name: str) -> tuple[int, int]:
+    """Width and height of the decoded image, read from its header alone; `name` is what errors call it.
+
+    Raises: DataError when the file does not begin like an image.
+    """
+    with _told_by_name(name), Image.open(file) as image:
+        # A PNG's own `getexif` decodes the pixels first, as its orientation may lie behind them.
+        turned = Image.Image.getexif(image).get(ExifTags.Base.Orientation) in QUARTER_TURNS
+        width, height = image.size
+        return (height, width) if turned else (width, height)
+
+
+@contextmanager
+def _told_by_name(name: str) -> Iterator[None]:
+    try:
+        yield
     except Image.UnidentifiedImageError as error:
         raise DataError(f"not an image: {name}; remove or replace it") from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -1,5 +1,6 @@
 """One sample before decoding: a key, named byte ranges (files or shard members), and perhaps a caption."""
 
+import io
 import json
 import logging
 import zlib
@@ -7,6 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from PIL.ContainerIO import ContainerIO
 
 from r2r.errors import DataError, InputError
 
@@ -26,6 +29,12 @@ class FilePart:
     def read(self) -> bytes:
         try:
             return Path(self.path).read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {self.path}: {error.strerror}") from error
+
+    def open(self) -> io.BufferedReader:
+        try:
+            return open(self.path, "rb")
         except OSError as error:
             raise DataError(f"cannot read {self.path}: {error.strerror}") from error
 
@@ -54,6 +63,12 @@ class ShardPart:
             raise DataError(f"truncated shard: {self.name} has {len(data)} of {self.size} bytes; copy the shard again")
         return data
 
+    def open(self) -> ContainerIO[bytes]:
+        try:
+            return ContainerIO(open(self.shard, "rb"), self.offset, self.size)
+        except OSError as error:
+            raise DataError(f"cannot read {self.name}: {error.strerror}") from error
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedPart:
@@ -65,24 +80,29 @@ class LoadedPart:
     def read(self) -> bytes:
         return self.data
 
+    def open(self) -> io.BytesIO:
+        return io.BytesIO(self.data)
+
 
 HALVES = ("first", "second")
 
 Part = FilePart | ShardPart | LoadedPart
-"""Bytes that are read when needed; `name` is what errors call them."""
+"""Bytes that are read when needed, all or, from what `open` gives, some; `name` is what errors call them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
     """`parts` by member name ("photo.png", "json", ...).
 
-    `caption` is set when a caption file or folder name gives it; `member` names the image to take, None the only one.
+    `caption` is set when a caption file or folder name gives it; `member` names the image to take, None the only one;
+    `size` is the width and height of its bucket, None without buckets.
     """
 
     key: str
     parts: Mapping[str, Part]
     caption: str | None = None
     member: str | None = None
+    size: tuple[int, int] | None = None
 
     def part(self, member: str) -> Part:
         """The named part. Raises: DataError listing what the sample has instead."""

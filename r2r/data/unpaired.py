@@ -8,6 +8,7 @@ from lightning import LightningDataModule
 from lightning.pytorch.utilities import CombinedLoader
 
 from r2r.data.datamodule import ImageDataModule
+from r2r.errors import InputError
 
 Domain = Callable[..., ImageDataModule]
 
@@ -30,7 +31,8 @@ class UnpairedDataModule(LightningDataModule):
             `ImageDataModule`.
         second_source: a second, independent draw from the source domain in each batch (UNSB).
 
-    Raises: InputError or DataError, as `ImageDataModule`.
+    Raises: InputError or DataError, as `ImageDataModule`; InputError for a domain with `buckets`, as steps see both
+    domains in one shape.
     """
 
     def __init__(
@@ -51,6 +53,9 @@ class UnpairedDataModule(LightningDataModule):
         self.domains = {"source": source(**shared, seed=seed), "target": target(**shared, seed=seed + 1)}
         if second_source:
             self.domains["second_source"] = source(**shared, seed=seed + 2)
+        for name, domain in self.domains.items():
+            if domain.buckets is not None:
+                raise InputError(f"data.{name}.buckets={domain.buckets}: both domains need one shape; leave it null")
 
     def setup(self, stage: str | None = None) -> None:
         """Find and check the data of every domain."""

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from r2r.data.captions import CaptionRule
-from r2r.data.images import EXTENSIONS, cover_crop, covering_size, decode_image, decode_mask, to_tensor
+from r2r.data.images import EXTENSIONS, cover_crop, covering_size, decode_image, decode_mask, to_tensor, upright_size
 from r2r.data.samples import Part, Sample, spread_domains
 from r2r.errors import DataError, InputError
 from r2r.pose import mirrored, within
@@ -117,7 +117,8 @@ def chance_at(seed: int, place: int | None) -> random.Random | None:
 class ImageView:
     """One image with its caption, and its garment mask when `mask_member` names one.
 
-    `captions` has one rule per image member (`Sample.member`), so that mixed domains are worded apart.
+    `captions` has one rule per image member (`Sample.member`), so that mixed domains are worded apart. A sample
+    that has been put into a bucket is shown in its size.
     """
 
     geometry: Geometry
@@ -132,12 +133,13 @@ class ImageView:
 
     def __call__(self, sample: Sample, place: int | None) -> dict[str, Any]:
         chance = chance_at(self.seed, place)
-        caption, flip = self.captions[sample.member](sample, chance), self.geometry.flips(chance)
-        rows, columns = self.geometry.part(chance)
-        image = self.geometry.image(sample.part(sample.member or only_image(sample)), flip)
+        geometry = self.geometry if sample.size is None else replace(self.geometry, size=sample.size)
+        caption, flip = self.captions[sample.member](sample, chance), geometry.flips(chance)
+        rows, columns = geometry.part(chance)
+        image = geometry.image(sample.part(sample.member or only_image(sample)), flip)
         item = {"image": image[:, rows, columns], "caption": caption, "key": sample.key}
         if self.mask_member is not None:
-            mask = self.geometry.mask(sample.part(self.mask_member), flip, self.foreground)
+            mask = geometry.mask(sample.part(self.mask_member), flip, self.foreground)
             item["garment_mask"] = mask[:, rows, columns]
         return item
 
@@ -183,7 +185,11 @@ def only_image(sample: Sample) -> str:
 
 
 def image_size(sample: Sample) -> tuple[int, int]:
-    """Width and height of the sample's image on disk, upright."""
+    """Width and height of the sample's image on disk, upright, from its header.
+
+    Raises: DataError as `only_image` and `upright_size`.
+    """
     images = [name for name in ("photo.png", "image", "source.photo.png") if name in sample.parts]
     part = sample.part(sample.member or (images[0] if images else only_image(sample)))
-    return decode_image(part.read(), part.name).size
+    with part.open() as file:
+        return upright_size(file, part.name)

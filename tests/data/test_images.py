@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 from r2r.data.images import cover_crop, fit_to_multiple, list_images, load_image, to_pil, to_rgb, to_tensor
+from r2r.data.samples import FilePart, LoadedPart, Sample, ShardPart
+from r2r.data.views import image_size
 from r2r.errors import DataError, InputError
 
 
@@ -115,3 +117,22 @@ def test_list_images_says_what_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="a file, not a folder"):
         list_images(tmp_path / "file")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_sizes_of_files_are_upright_and_read_from_the_header(kind: str, turned: bool, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6 if turned else 1
+    Image.effect_noise((40, 30), 90).convert("RGB").save(tmp_path / "x", kind, exif=exif)
+    data = (tmp_path / "x").read_bytes()
+    shortened = data if kind == "WEBP" else data[:-500]  # pixels are missing
+    (tmp_path / "x").write_bytes(b"before" + shortened + b"after")
+    (tmp_path / "y").write_bytes(shortened)
+    shard = ShardPart(str(tmp_path / "x"), "x", 6, len(shortened))
+    for part in (LoadedPart("x", shortened), FilePart(str(tmp_path / "y")), shard):
+        assert image_size(Sample("x", {"image": part})) == ((30, 40) if turned else (40, 30))
+    with pytest.raises(DataError, match="not an image: x; remove or replace it"):
+        image_size(Sample("x", {"image": LoadedPart("x", b"noise")}))
+    with pytest.raises(DataError, match=r"cannot read .*gone: No such file"):
+        image_size(Sample("x", {"image": FilePart(str(tmp_path / "gone"))}))

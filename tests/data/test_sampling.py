@@ -21,6 +21,12 @@ def test_an_epoch_never_repeats_a_sample_and_the_next_is_ordered_anew() -> None:
     assert [d.index for d in first] != [d.index for d in second]
 
 
+def test_the_order_is_that_of_earlier_releases() -> None:
+    sampler = TrainSampler(range(10), 3, seed=5)
+    sampler.start = 2
+    assert [draw.index for draw in sampler] == [9, 4, 3, 6, 8, 0, 3, 1, 2]
+
+
 def test_the_seed_decides() -> None:
     assert draws() == draws()
     assert draws() != draws(seed=6)

@@ -40,6 +40,12 @@ def test_an_altered_image_is_another_image() -> None:
     assert encoder.seen == [1, 1]
 
 
+def test_an_upright_and_a_lying_picture_of_one_colour_are_two() -> None:
+    cache = LatentCache(Encoder())
+    assert cache(torch.ones(1, 3, 8, 16)).shape == (1, 1, 2, 4)
+    assert cache(torch.ones(1, 3, 16, 8)).shape == (1, 1, 4, 2)
+
+
 def test_a_folder_serves_later_runs_and_other_processes(tmp_path: Path) -> None:
     encoder, images = Encoder(), torch.rand(5, 3, 8, 8)
     first = LatentCache(encoder, CodeFolder(tmp_path, shard=2))
