@@ -98,13 +98,13 @@ def refuse_sharding(trainer: Any, task: Any) -> None:
 def _trainer(cfg: DictConfig) -> Any:
     from lightning.pytorch.strategies import DDPStrategy, StrategyRegistry
 
-    from r2r.callbacks import RunRecord
+    from r2r.callbacks import Export, RunRecord
 
     if "ddp_gloo" not in StrategyRegistry:
         StrategyRegistry.register("ddp_gloo", DDPStrategy, process_group_backend="gloo")
     callbacks = [each for each in build(cfg.callbacks).values() if each is not None]  # callbacks.NAME=null drops one
     for callback in callbacks:
-        if isinstance(callback, RunRecord):
+        if isinstance(callback, RunRecord | Export):
             callback.config = cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True))
     return build(cfg.trainer, callbacks=callbacks, logger=list(build(cfg.logger).values()))
 

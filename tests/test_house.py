@@ -21,6 +21,7 @@ MODULES = sorted(path for root in ("r2r", "hydra_plugins") for path in (ROOT / r
 # Distributions whose import name differs from their own.
 DISTRIBUTIONS = {
     "cleanfid": "clean-fid",
+    "huggingface_hub": "huggingface-hub",
     "hydra": "hydra-core",
     "PIL": "pillow",
     "torch_fidelity": "torch-fidelity",

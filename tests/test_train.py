@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 import torch
 from diffusers import DiffusionPipeline, StableDiffusionPipeline
@@ -80,12 +81,25 @@ def test_positive_half_trains_the_unet_and_exports_a_pipeline(quick: list[str], 
         assert torch.equal(pipe.unet.state_dict()[name], value)
     assert (out / "checkpoints" / "step_0000002.ckpt").is_file()
     assert (out / "samples" / "step_0000000.png").is_file() and (out / "samples" / "first_batch.png").is_file()
+    assert "| steps | 2 |" in (out / "export" / "README.md").read_text() and (out / "export" / "samples.png").is_file()
     record = json.loads((out / "run.json").read_text())
     assert record["status"] == "done" and record["steps"] == 2 and record["unet_sample_evals"] > 0
     assert record["trained_parameters"] == sum(p.numel() for p in task.model.unet.parameters())
     with (out / "metrics.csv").open() as file:
         losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
     assert len(losses) == 2
+
+
+def test_a_hub_that_lets_nobody_in_ends_the_command_before_the_first_step(
+    quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody() -> None:
+        raise OSError("no token")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", nobody)
+    with pytest.raises(InputError, match="push_to_hub=me/model: .*no token"):
+        run("experiment=fashion_dki", *quick, "callbacks.export.push_to_hub=me/model")
+    assert not (tmp_path / "run" / "export").exists() and not (tmp_path / "run" / "metrics.csv").exists()
 
 
 def test_the_loss_can_be_about_the_garment(quick: list[str], sd_folder: Path, tmp_path: Path) -> None:
