@@ -97,7 +97,7 @@ def test_a_hub_that_lets_nobody_in_ends_the_command_before_the_first_step(
         raise OSError("no token")
 
     monkeypatch.setattr(huggingface_hub, "HfApi", nobody)
-    with pytest.raises(InputError, match="push_to_hub=me/model: .*no token"):
+    with pytest.raises(InputError, match=r"push_to_hub=me/model: .*no token"):
         run("experiment=fashion_dki", *quick, "callbacks.export.push_to_hub=me/model")
     assert not (tmp_path / "run" / "export").exists() and not (tmp_path / "run" / "metrics.csv").exists()
 

@@ -88,17 +88,28 @@ def pictures(folder: Path, side: int, batch: int, workers: int) -> Callable[[], 
 
 
 def noisy(vae: Any, schedule: Any, images: torch.Tensor, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
-    """Encoded images with noise, the noise, and its timesteps."""
+    """Encoded images with noise, what the U-Net is to say of them, and the timesteps."""
     latents = vae.encode(images.to(vae.dtype)).latent_dist.sample() * vae.config.scaling_factor
     noise = torch.randn_like(latents)
     times = torch.randint(0, schedule.config.num_train_timesteps, (len(latents),), device=latents.device).long()
-    return schedule.add_noise(latents.float(), noise.float(), times).to(dtype), noise, times
+    return (
+        schedule.add_noise(latents.float(), noise.float(), times).to(dtype),
+        target(schedule, latents, noise, times),
+        times,
+    )
 
 
-def loss_of(unet: Any, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor, told: Any) -> torch.Tensor:
-    """Mean squared error of the predicted noise."""
+def target(schedule: Any, latents: torch.Tensor, noise: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
+    """The noise, or v."""
+    if schedule.config.prediction_type == "epsilon":
+        return noise
+    return schedule.get_velocity(latents, noise, times)
+
+
+def loss_of(unet: Any, latents: torch.Tensor, wanted: torch.Tensor, times: torch.Tensor, told: Any) -> torch.Tensor:
+    """Mean squared error of the prediction."""
     predicted = unet(latents, times, told, return_dict=False)[0]
-    return F.mse_loss(predicted.float(), noise.float(), reduction="mean")
+    return F.mse_loss(predicted.float(), wanted.float(), reduction="mean")
 
 
 def tokens(pipe: Any, captions: list[str], device: torch.device) -> torch.Tensor:
@@ -120,9 +131,9 @@ def text_to_image(model: Path, data: Callable[[], Iterator[Any]], clock: Clock) 
     unet, optimizer, rate = accelerator.prepare(unet, optimizer, get_scheduler("constant", optimizer))
     for images, captions in data():
         with accelerator.accumulate(unet):
-            latents, noise, times = noisy(pipe.vae, schedule, images.to(device), dtype)
+            latents, wanted, times = noisy(pipe.vae, schedule, images.to(device), dtype)
             told = pipe.text_encoder(tokens(pipe, captions, device), return_dict=False)[0]
-            loss = loss_of(unet, latents, noise, times, told)
+            loss = loss_of(unet, latents, wanted, times, told)
             accelerator.gather(loss.repeat(len(images))).mean().item()
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(unet.parameters(), 1.0)
@@ -154,9 +165,9 @@ def textual_inversion(model: Path, data: Callable[[], Iterator[Any]], clock: Clo
     prompt = tokens(pipe, [" ".join(names)], device)
     for images, _ in data():
         with accelerator.accumulate(encoder):
-            latents, noise, times = noisy(pipe.vae, schedule, images.to(device), dtype)
+            latents, wanted, times = noisy(pipe.vae, schedule, images.to(device), dtype)
             told = encoder(prompt.repeat(len(images), 1))[0].to(dtype)
-            loss = loss_of(pipe.unet, latents, noise, times, told)
+            loss = loss_of(pipe.unet, latents, wanted, times, told)
             accelerator.backward(loss)
             optimizer.step()
             rate.step()

@@ -195,6 +195,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seconds", type=float, default=60, help="steady state of each run")
     parser.add_argument("--tasks", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
+    everybody = [each for names in CONTENDERS.values() for each in names]
+    parser.add_argument("--contenders", nargs="+", choices=sorted(set(everybody)), default=everybody)
     parser.add_argument("--output", type=Path, default=Path())
     parser.add_argument("--run", help="this one alone, in this process")
     parser.add_argument("--folder", help="of the pictures and the model, with --run")
@@ -204,7 +206,8 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as options.folder:
         prepare(options, Path(options.folder))
-        rounds, failed = take_turns(options, [f"{task}: {each}" for task in options.tasks for each in CONTENDERS[task]])
+        runs = [(task, each) for task in options.tasks for each in CONTENDERS[task] if each in options.contenders]
+        rounds, failed = take_turns(options, [": ".join(run) for run in runs])
     import diffusers
 
     rate, cuda = matmul_rate(), torch.cuda.is_available()
