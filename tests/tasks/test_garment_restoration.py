@@ -62,11 +62,7 @@ def test_parts_can_be_left_out_or_kept_frozen(sd_folder: Path, tmp_path: Path) -
     frozen = run(tmp_path / "a", sd_folder, "task.train_reference=false", "task.encoder=null", "trainer.max_steps=1")
     moved = {name.split(".")[1] for name, p in frozen.named_parameters() if p.requires_grad}
     assert moved == {"unet"} and frozen.denoiser.reference is not None
-    assert {path.name for path in (tmp_path / "a" / "export").iterdir()} == {
-        "garment.json",
-        "unet.safetensors",
-        "README.md",
-    }
+    assert [path.name for path in (tmp_path / "a" / "export").glob("*.safetensors")] == ["unet.safetensors"]
     told = run(tmp_path / "b", sd_folder, "task.use_reference=false", "trainer.max_steps=1")
     assert told.denoiser.parts == ["unet", "image_prompt"]
     again = GarmentRestorer.from_pretrained(tmp_path / "b" / "export")
