@@ -72,13 +72,15 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 def test_positive_half_trains_the_unet_and_exports_a_pipeline(quick: list[str], tmp_path: Path) -> None:
-    task = run("experiment=fashion_dki", *quick)
+    task = run("experiment=fashion_dki", *quick, "task.single_file=true")
     assert trained(task) == {f"unet.{name}" for name, _ in task.model.unet.named_parameters()}
     out = tmp_path / "run"
     pipe = DiffusionPipeline.from_pretrained(out / "export")
     assert isinstance(pipe, StableDiffusionPipeline)
+    file = str(out / "export" / "single_file.safetensors")
+    of_file = StableDiffusionPipeline.from_single_file(file, config=str(out / "export"))
     for name, value in task.model.unet.state_dict().items():
-        assert torch.equal(pipe.unet.state_dict()[name], value)
+        assert torch.equal(pipe.unet.state_dict()[name], value) and torch.equal(of_file.unet.state_dict()[name], value)
     assert (out / "checkpoints" / "step_0000002.ckpt").is_file()
     assert (out / "samples" / "step_0000000.png").is_file() and (out / "samples" / "first_batch.png").is_file()
     assert "| steps | 2 |" in (out / "export" / "README.md").read_text() and (out / "export" / "samples.png").is_file()

@@ -23,6 +23,7 @@ from r2r.errors import InputError
 from r2r.models.exported_parts import base_settings
 from r2r.models.lora import LoRA
 from r2r.models.sharding import shard, whole
+from r2r.models.single_file import SINGLE_FILE, save_single_file
 from r2r.models.stable_diffusion import StableDiffusion, TextConditioning
 from r2r.tasks.denoising import denoising_loss, encode_captions, encode_images, keep_codes, noise_generator
 from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
@@ -49,6 +50,7 @@ class DomainFinetuning(LightningModule):
         gradient_checkpointing: bool = False,
         cache_latents: bool | str = False,
         lora: LoRA | None = None,
+        single_file: bool = False,
         seed: int = 0,
     ) -> None:
         """Receive built objects; `optimizer` and `lr_scheduler` are partials waiting for parameters and optimizer.
@@ -57,8 +59,10 @@ class DomainFinetuning(LightningModule):
         those of images for later runs too. With a `lora` its
         layers alone train, and lie in checkpoints. Below 1, `background_weight` is what places outside of the garment
         mask count in the loss (`data.mask_member`); `offset_noise` is the strength of what `r2r.diffusion` calls so.
+        With `single_file` the export holds the pipeline as one file too.
 
-        Raises InputError for a `lora` that fits no layer, or beside text encoders that train, and for strange weights.
+        Raises InputError for a `lora` that fits no layer, or beside text encoders that train or `single_file`, and for
+        strange weights.
         """
         super().__init__()
         if not 0 < background_weight <= 1 or offset_noise < 0:
@@ -72,7 +76,9 @@ class DomainFinetuning(LightningModule):
         self.min_snr_gamma, self.train_text_encoder, self.seed = min_snr_gamma, train_text_encoder, seed
         if lora is not None and train_text_encoder:
             raise InputError("task.lora adapts the U-Net alone; leave task.train_text_encoder=false")
-        self.lora = lora
+        if lora is not None and single_file:
+            raise InputError("task.single_file is of a whole pipeline; a LoRA is one file as it is (kohya.safetensors)")
+        self.lora, self.single_file = lora, single_file
         self.unet = model.unet if lora is None else None
         self.lora_layers = None if lora is None else lora.add(model.unet)
         self.text_encoders = nn.ModuleList(model.text_encoders if train_text_encoder else [])
@@ -148,10 +154,12 @@ class DomainFinetuning(LightningModule):
 
     def export(self, folder: Path) -> None:
         """Write the whole pipeline in diffusers format, or a LoRA; both load as a model."""
-        if self.lora is None:
-            self.model.save_pretrained(folder)
-        else:
+        if self.lora is not None:
             self.lora.save(self.model.unet, folder, base_settings(self.model))
+            return
+        self.model.save_pretrained(folder)
+        if self.single_file:
+            save_single_file(self.model.pipe, folder / SINGLE_FILE)
 
     def _loss(self, batch: ImageBatch, generator: Generator) -> Tensor:
         condition = encode_captions(self.model, batch["caption"], self.train_text_encoder, self.known_captions)

@@ -122,6 +122,8 @@ def test_a_resumed_training_equals_a_straight_one_and_its_files_are_small(sd_fol
     assert set(stored) == names
     with pytest.raises(InstantiationException, match=r"leave task\.train_text_encoder=false"):
         run(tmp_path / "c", sd_folder, "task.train_text_encoder=true")
+    with pytest.raises(InstantiationException, match=r"one file as it is \(kohya\.safetensors\)"):
+        run(tmp_path / "c", sd_folder, "task.single_file=true")
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.new("RGB", (32, 32), (200, 30, 40)).save(photos / "a.png")
