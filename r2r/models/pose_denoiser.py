@@ -47,7 +47,7 @@ from r2r.parsing import REGIONS
 from r2r.types import Images, Latents, Parsing
 
 SETTINGS = "pose.json"
-EXPORTS: dict[str, Path] = {}  # shipped, by name; any other name is a folder
+EXPORTS = {"tiny": Path(__file__).parents[1] / "assets" / "pose"}  # shipped; any other name is a folder
 PARTS = ("unet", "pose", "source", "embedding", "fusion", "prompts", "heads")  # what an export may hold
 
 

@@ -101,15 +101,24 @@ def test_without_rows_it_says_what_is_missing() -> None:
 
 
 @pytest.mark.e2e
-def test_the_restorer_that_ships_draws_garments_nearer_in_tone_and_texture_than_a_cutout(tmp_path: Path) -> None:
-    """`make demo-restore`, on six persons."""
-    told = ["experiment=restore_demo", "num_scenes=6", f"output={tmp_path}"]
+@pytest.mark.parametrize(
+    ("experiment", "row", "columns"),
+    [
+        ("restore_demo", "restored", {"twin.ssim", "twin.psnr", "twin.distance", "twin_garment.ssim"}),
+        ("pose_demo", "moved", {"twin.ssim", "twin.psnr", "twin.distance", "twin_garment.ssim", "twin_face.ssim"}),
+    ],
+)
+def test_the_small_models_that_ship_beat_a_plain_copy_in_tone_and_texture(
+    experiment: str, row: str, columns: set[str], tmp_path: Path
+) -> None:
+    """`make demo-restore` against cut-out garments, `make demo-pose` against the source, on six persons."""
+    told = [f"experiment={experiment}", "num_scenes=6", f"output={tmp_path}"]
     done = subprocess.run([sys.executable, "-m", "r2r.evaluate", *told], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads((tmp_path / "findings.json").read_text(encoding="utf-8"))["findings"]
     changes = {each["column"]: each["change"]["value"] for each in found}
-    assert set(changes) == {"twin.ssim", "twin.psnr", "twin.distance", "twin_garment.ssim"}
+    assert set(changes) == columns
     assert changes["twin.psnr"] > 0 and changes["twin_garment.ssim"] > 0
     costs = costs_of(tmp_path)
-    assert float(costs["restored"]["Network evals per image"]) == 38  # two rows; the last of 20 steps changes nothing
+    assert float(costs[row]["Network evals per image"]) == 38  # two rows; the last of 20 steps changes nothing
     assert "held-out scenes" in (tmp_path / "index.html").read_text(encoding="utf-8")

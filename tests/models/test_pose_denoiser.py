@@ -11,12 +11,13 @@ from torch import Tensor
 from r2r.errors import InputError
 from r2r.models.image_encoder import ImageEncoder
 from r2r.models.parsing_fusion import ParsingFusion
-from r2r.models.pose_denoiser import PoseDenoiser
+from r2r.models.pose_denoiser import EXPORTS, PoseDenoiser
 from r2r.models.pose_encoder import PoseEncoder, pose_maps
 from r2r.models.region_crops import region_crop
 from r2r.models.stable_diffusion import StableDiffusion
 from r2r.parsing import REGIONS
 from r2r.pose import OPENPOSE_18, draw_skeleton
+from r2r.tasks import PoseSampler
 from tests.pipelines import random_pipeline
 
 PROMPT = {"num_tokens": 4, "width": 32, "depth": 1, "head_width": 16}
@@ -322,3 +323,11 @@ def test_regions_count_alike_without_biases(model: StableDiffusion) -> None:
     fusion = ParsingFusion(PoseDenoiser(model).source.sites, learned=False)
     fusion.look(parsing(), LATENT)
     assert not fusion.shares and fusion(fusion.sites[0], 192) is None and not list(fusion.parameters())
+
+
+def test_what_ships_is_small_and_loads() -> None:
+    assert sum(path.stat().st_size for path in EXPORTS["tiny"].iterdir()) < 16e6
+    denoiser = PoseSampler.from_pretrained("tiny").denoiser
+    assert denoiser.parts == ["unet", "pose", "source", "embedding", "fusion", "prompts"]
+    assert denoiser.fusion is not None
+    assert all(parameter.abs().max() > 0 for parameter in denoiser.fusion.parameters())
