@@ -128,6 +128,30 @@ def test_the_loss_can_be_about_the_garment(quick: list[str], sd_folder: Path, tm
         run(*given, "task.background_weight=0.0", f"paths.output_dir={tmp_path / 'none'}")
 
 
+def test_pictures_beside_keep_the_prior(quick: list[str], photos: Path, tmp_path: Path) -> None:
+    told = [each for each in quick if not each.startswith(("data=", "data.root=", "data.val_fraction="))]
+    told += ["experiment=fashion_dki", "data=with_prior", "data@data.target=folder", "data.target.val_fraction=0.4"]
+    told += [f"data.target.root={photos}", f"data.source.root={photos}"]
+    with pytest.raises(InputError, match=r"prior_weight=0: above 0 it needs data=with_prior, which needs it"):
+        run(*told)
+    with pytest.raises(InputError, match=r"prior_weight=2: above 0"):
+        run("experiment=fashion_dki", *quick, "task.prior_weight=2.0")
+    with pytest.raises(InstantiationException, match=r"prior_weight=-1"):
+        run(*told, "task.prior_weight=-1.0")
+    told[-3:-3] = ["task.prior_weight=2.0"]
+    straight = run(
+        *told, "trainer.max_steps=4", "trainer.val_check_interval=2", f"paths.output_dir={tmp_path / 'straight'}"
+    )
+    with (tmp_path / "straight" / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row.get("train/loss")]
+    assert all(float(row["train/prior_loss"]) > 0 for row in rows) and len(rows) == 4
+    assert "val/loss" in straight.trainer.callback_metrics
+    run(*told, f"paths.output_dir={tmp_path / 'resumed'}")
+    resumed = run(*told, "trainer.max_steps=4", f"paths.output_dir={tmp_path / 'resumed'}", "resume=auto")
+    for name, value in straight.unet.state_dict().items():
+        torch.testing.assert_close(resumed.unet.state_dict()[name], value, atol=0, rtol=0, msg=name)
+
+
 def test_negative_half_trains_the_placeholder_alone(quick: list[str], tmp_path: Path, sd_folder: Path) -> None:
     task = run("experiment=fashion_negative", "task.num_vectors=3", *quick)
     assert trained(task) == {"vectors.0"}

@@ -7,13 +7,14 @@ if TYPE_CHECKING:
     from r2r.data.buckets import Buckets
     from r2r.data.curation import Curation
     from r2r.data.datamodule import ImageDataModule
-    from r2r.data.unpaired import UnpairedDataModule
+    from r2r.data.unpaired import PriorDataModule, UnpairedDataModule
 
-__all__ = ["Buckets", "Curation", "ImageDataModule", "UnpairedDataModule"]
+__all__ = ["Buckets", "Curation", "ImageDataModule", "PriorDataModule", "UnpairedDataModule"]
 PLACES = {
     "Buckets": "buckets",
     "Curation": "curation",
     "ImageDataModule": "datamodule",
+    "PriorDataModule": "unpaired",
     "UnpairedDataModule": "unpaired",
 }
 

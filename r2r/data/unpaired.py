@@ -87,3 +87,15 @@ class UnpairedDataModule(LightningDataModule):
         for domain in self.domains.values():
             domain.trainer = self.trainer
         return list(self.domains.values())
+
+
+class PriorDataModule(UnpairedDataModule):
+    """Batches of type `UnpairedBatch` to train on; the target is to be learned, the source to stay as it can be drawn.
+
+    Validation shows the target alone, as `ImageBatch`. Arguments and errors are those of `UnpairedDataModule`.
+    """
+
+    def val_dataloader(self) -> Any:
+        """Every validation image of the target once."""
+        self._placed()
+        return self.domains["target"].val_dataloader()

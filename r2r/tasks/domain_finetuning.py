@@ -29,7 +29,7 @@ from r2r.tasks.denoising import denoising_loss, encode_captions, encode_images, 
 from r2r.tasks.image_translation import RenderedToReal, TranslationSettings
 from r2r.tasks.optimization import OptimizerFactory, ScheduleFactory, stepwise
 from r2r.tasks.trajectory import descending_steps, guided_sampling
-from r2r.types import ImageBatch, Images
+from r2r.types import ImageBatch, Images, UnpairedBatch
 
 PREVIEW = TranslationSettings(num_inference_steps=20, strength=0.6, guidance_scale=1.0, tac_ratio=0.0, start="noise")
 
@@ -51,6 +51,7 @@ class DomainFinetuning(LightningModule):
         cache_latents: bool | str = False,
         lora: LoRA | None = None,
         single_file: bool = False,
+        prior_weight: float = 0.0,
         seed: int = 0,
     ) -> None:
         """Receive built objects; `optimizer` and `lr_scheduler` are partials waiting for parameters and optimizer.
@@ -59,16 +60,17 @@ class DomainFinetuning(LightningModule):
         those of images for later runs too. With a `lora` its
         layers alone train, and lie in checkpoints. Below 1, `background_weight` is what places outside of the garment
         mask count in the loss (`data.mask_member`); `offset_noise` is the strength of what `r2r.diffusion` calls so.
-        With `single_file` the export holds the pipeline as one file too.
+        With `single_file` the export holds the pipeline as one file too. `prior_weight` is that of the loss on pictures
+        that shall stay drawable (`data=with_prior`; prior preservation, arXiv:2208.12242, equation 2).
 
         Raises InputError for a `lora` that fits no layer, or beside text encoders that train or `single_file`, and for
         strange weights.
         """
         super().__init__()
-        if not 0 < background_weight <= 1 or offset_noise < 0:
-            given = f"background_weight={background_weight} offset_noise={offset_noise}"
-            raise InputError(f"{given}: the first lies in (0, 1], the second is not negative")
-        self.offset_noise, self.background_weight = offset_noise, background_weight
+        if not 0 < background_weight <= 1 or min(offset_noise, prior_weight) < 0:
+            given = f"background_weight={background_weight} offset_noise={offset_noise} prior_weight={prior_weight}"
+            raise InputError(f"{given}: the first lies in (0, 1], the others are not negative")
+        self.offset_noise, self.background_weight, self.prior_weight = offset_noise, background_weight, prior_weight
         self.model, self.optimizer, self.lr_scheduler = model, optimizer, lr_scheduler
         self.encode = model.cached_encode(cache_latents)
         self.known_captions = {} if cache_latents is not False and not train_text_encoder else None
@@ -106,14 +108,26 @@ class DomainFinetuning(LightningModule):
         if self.device_mesh is not None:
             self.model.pipe.unet = whole(self.model.unet)
 
-    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
-        """The denoising loss of one batch; noise depends on seed, step and rank alone, so that resuming is exact."""
+    def training_step(self, batch: ImageBatch | UnpairedBatch, batch_idx: int) -> Tensor:
+        """The denoising loss of one batch, and of a prior's if there is one.
+
+        Noise depends on seed, step and rank alone, so that resuming is exact.
+        """
         generator = noise_generator(self, self.seed)
         if self.lora is not None and self.lora.dropout:
             torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator, which is not resumed
-        loss = self._loss(batch, generator)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
-        return loss
+        images, prior = (batch, None) if "image" in batch else (batch["target"], batch["source"])
+        if (prior is None) != (self.prior_weight == 0):
+            raise InputError(
+                f"task.prior_weight={self.prior_weight:g}: above 0 it needs data=with_prior, which needs it"
+            )
+        loss = self._loss(images, generator)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(images["image"]))
+        if prior is None:
+            return loss
+        kept = self._loss(prior, generator)
+        self.log("train/prior_loss", kept, batch_size=len(prior["image"]))
+        return loss + self.prior_weight * kept
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """The same loss on noise fixed by the batch index."""
