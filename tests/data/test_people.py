@@ -18,7 +18,8 @@ from r2r.pose import OPENPOSE_18
 from tests.data.people_writing import COLOURS, SIDE, encoded, garment_scene, keypoints, person_scene, write_people
 from tests.data.shard_writing import write_shard, write_studio
 
-CONFIGS = sorted({path.stem for path in (CONF / "data").glob("*.yaml")} - {"unpaired"})  # two of the others
+OF_TWO = {"unpaired", "with_prior"}  # of the others
+CONFIGS = sorted({path.stem for path in (CONF / "data").glob("*.yaml")} - OF_TWO)
 
 
 def module(root: Path, view: str, **options) -> ImageDataModule:
