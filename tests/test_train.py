@@ -150,6 +150,8 @@ def test_pictures_beside_keep_the_prior(quick: list[str], photos: Path, tmp_path
     resumed = run(*told, "trainer.max_steps=4", f"paths.output_dir={tmp_path / 'resumed'}", "resume=auto")
     for name, value in straight.unet.state_dict().items():
         torch.testing.assert_close(resumed.unet.state_dict()[name], value, atol=0, rtol=0, msg=name)
+    told = [each for each in told if not each.startswith(("data@data.target", "data.target."))]
+    run(*told, "data.target.mask_member=garment_mask.png", "task.background_weight=0.5", "trainer.max_steps=1")
 
 
 def test_negative_half_trains_the_placeholder_alone(quick: list[str], tmp_path: Path, sd_folder: Path) -> None:

@@ -1,7 +1,8 @@
 """A pipeline as one file, in the layout in which Stable Diffusion was first released (CompVis, Stability AI).
 
-ComfyUI, A1111 and `from_single_file` of diffusers read it. Names and shapes follow the released checkpoints; only
-weights are kept, no scheduler: a reader must be told of v-prediction and of a zero terminal SNR.
+Names and shapes follow the released checkpoints, as ComfyUI and A1111 expect them; `from_single_file` of diffusers
+reads it back, those programs were not tried. Only weights are kept, no scheduler: a reader must be told of v-prediction
+and of a zero terminal SNR.
 
 Deviations
 - SD 2.x: of the text encoder's 24 blocks diffusers keeps the 23 that are used, so the last is missing here too.
@@ -68,9 +69,9 @@ def save_single_file(pipe: Any, file: Path) -> None:
 
 def _all(pipe: Any) -> Iterator[tuple[str, Tensor]]:
     unet, layers = pipe.unet.state_dict(), pipe.unet.config.layers_per_block
+    attending = {name.partition(".attentions.")[0] for name in unet if ".attentions." in name}
     for name, value in unet.items():
-        level = name.partition(".upsamplers.")[0]
-        yield UNET + unet_name(name, layers, any(other.startswith(f"{level}.attentions.") for other in unet)), value
+        yield UNET + unet_name(name, layers, name.partition(".upsamplers.")[0] in attending), value
     levels = len(pipe.vae.config.block_out_channels)
     for name, value in pipe.vae.state_dict().items():
         is_projection = ".attentions." in name and value.ndim == 2  # the release has convolutions of one pixel there

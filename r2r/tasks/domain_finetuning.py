@@ -61,7 +61,8 @@ class DomainFinetuning(LightningModule):
         layers alone train, and lie in checkpoints. Below 1, `background_weight` is what places outside of the garment
         mask count in the loss (`data.mask_member`); `offset_noise` is the strength of what `r2r.diffusion` calls so.
         With `single_file` the export holds the pipeline as one file too. `prior_weight` is that of the loss on pictures
-        that shall stay drawable (`data=with_prior`; prior preservation, arXiv:2208.12242, equation 2).
+        that shall stay drawable (`data=with_prior`; DreamBooth's prior preservation, arXiv:2208.12242), of which every
+        place counts.
 
         Raises InputError for a `lora` that fits no layer, or beside text encoders that train or `single_file`, and for
         strange weights.
@@ -121,17 +122,17 @@ class DomainFinetuning(LightningModule):
             raise InputError(
                 f"task.prior_weight={self.prior_weight:g}: above 0 it needs data=with_prior, which needs it"
             )
-        loss = self._loss(images, generator)
+        loss = self._loss(images, generator, self.background_weight)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images["image"]))
         if prior is None:
             return loss
-        kept = self._loss(prior, generator)
+        kept = self._loss(prior, generator, background_weight=1.0)
         self.log("train/prior_loss", kept, batch_size=len(prior["image"]))
         return loss + self.prior_weight * kept
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """The same loss on noise fixed by the batch index."""
-        loss = self._loss(batch, Generator(self.device).manual_seed(batch_idx))
+        loss = self._loss(batch, Generator(self.device).manual_seed(batch_idx), self.background_weight)
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch["image"]), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
@@ -175,13 +176,13 @@ class DomainFinetuning(LightningModule):
         if self.single_file:
             save_single_file(self.model.pipe, folder / SINGLE_FILE)
 
-    def _loss(self, batch: ImageBatch, generator: Generator) -> Tensor:
+    def _loss(self, batch: ImageBatch, generator: Generator, background_weight: float) -> Tensor:
         condition = encode_captions(self.model, batch["caption"], self.train_text_encoder, self.known_captions)
         predict, latents = (
             partial(self.model.predict, condition=condition),
             encode_images(self.encode, batch["image"], batch["key"]),
         )
-        places = self._places(batch, latents) if self.background_weight < 1 else None
+        places = self._places(batch, latents) if background_weight < 1 else None
         how = (self.timesteps, self.min_snr_gamma, self.offset_noise, places)
         return denoising_loss(self.model, latents, predict, generator, *how)
 
