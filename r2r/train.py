@@ -35,6 +35,7 @@ def train(cfg: DictConfig) -> Any:
     seed_everything(cfg.seed, workers=True, verbose=False)
     data = build(cfg.data)
     data.setup("fit")
+    refuse_idle_prior(data, cfg.task.get("prior_weight"))
     task = build(cfg.task, model=build(cfg.model))
     trainer = _trainer(cfg)
     refuse_sharding(trainer, task)
@@ -82,6 +83,17 @@ def full_disk(folder: Path, error: OSError) -> str:
         f"cannot write below {folder} ({error.strerror}; {free:.1f} GiB free there); {safe}. Make room, or lower "
         "callbacks.checkpoint.save_top_k, then give the same command with resume=auto"
     )
+
+
+def refuse_idle_prior(data: Any, weight: float | None) -> None:
+    """Raises InputError where a weight has no pictures beside those to learn, or such pictures have none.
+
+    A weight of None is that of a task without prior preservation.
+    """
+    from r2r.data import UnpairedDataModule
+
+    if weight is not None and (weight > 0) != isinstance(data, UnpairedDataModule):
+        raise InputError(f"task.prior_weight={weight:g}: above 0 it needs data=with_prior, which needs it")
 
 
 def refuse_sharding(trainer: Any, task: Any) -> None:

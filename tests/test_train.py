@@ -134,10 +134,10 @@ def test_pictures_beside_keep_the_prior(quick: list[str], photos: Path, tmp_path
     told += [f"data.target.root={photos}", f"data.source.root={photos}"]
     with pytest.raises(InputError, match=r"prior_weight=0: above 0 it needs data=with_prior, which needs it"):
         run(*told)
-    with pytest.raises(InputError, match=r"prior_weight=2: above 0"):
-        run("experiment=fashion_dki", *quick, "task.prior_weight=2.0")
+    with pytest.raises(InputError, match=r"prior_weight=2: above 0"):  # before a model is looked for
+        run("experiment=fashion_dki", *quick, "task.prior_weight=2.0", f"model.pretrained={tmp_path / 'none'}")
     with pytest.raises(InstantiationException, match=r"prior_weight=-1"):
-        run(*told, "task.prior_weight=-1.0")
+        run("experiment=fashion_dki", *quick, "task.prior_weight=-1.0")
     told[-3:-3] = ["task.prior_weight=2.0"]
     straight = run(
         *told, "trainer.max_steps=4", "trainer.val_check_interval=2", f"paths.output_dir={tmp_path / 'straight'}"

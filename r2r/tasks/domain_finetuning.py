@@ -118,15 +118,11 @@ class DomainFinetuning(LightningModule):
         if self.lora is not None and self.lora.dropout:
             torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator, which is not resumed
         images, prior = (batch, None) if "image" in batch else (batch["target"], batch["source"])
-        if (prior is None) != (self.prior_weight == 0):
-            raise InputError(
-                f"task.prior_weight={self.prior_weight:g}: above 0 it needs data=with_prior, which needs it"
-            )
         loss = self._loss(images, generator, self.background_weight)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(images["image"]))
-        if prior is None:
+        if prior is None or self.prior_weight == 0:
             return loss
-        kept = self._loss(prior, generator, background_weight=1.0)
+        kept = self._loss(prior, generator)
         self.log("train/prior_loss", kept, batch_size=len(prior["image"]))
         return loss + self.prior_weight * kept
 
@@ -176,7 +172,7 @@ class DomainFinetuning(LightningModule):
         if self.single_file:
             save_single_file(self.model.pipe, folder / SINGLE_FILE)
 
-    def _loss(self, batch: ImageBatch, generator: Generator, background_weight: float) -> Tensor:
+    def _loss(self, batch: ImageBatch, generator: Generator, background_weight: float = 1.0) -> Tensor:
         condition = encode_captions(self.model, batch["caption"], self.train_text_encoder, self.known_captions)
         predict, latents = (
             partial(self.model.predict, condition=condition),
