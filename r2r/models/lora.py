@@ -1,4 +1,4 @@
-"""LoRA (arXiv:2106.09685) on the attention projections of a U-Net: layers by peft, files that other programs read.
+"""LoRA (arXiv:2106.09685) on attention projections of U-Net and text encoders: layers by peft, files others read.
 
     W x + alpha / rank B A x,   B = 0 at the start
 
@@ -19,16 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from r2r.errors import InputError
 
 SETTINGS = "lora.json"
 DIFFUSERS, KOHYA = "pytorch_lora_weights.safetensors", "kohya.safetensors"
+PARTS = ("unet", "text_encoder", "text_encoder_2")  # of a pipeline, that a LoRA may adapt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,22 +41,24 @@ class LoRA:
     alpha: float = 16.0
     dropout: float = 0.0
     targets: tuple[str, ...] | list[str] = ("to_q", "to_k", "to_v", "to_out.0")  # ends of the names of layers
+    text_targets: tuple[str, ...] | list[str] = ("q_proj", "k_proj", "v_proj", "out_proj")  # those of text encoders
 
     def __post_init__(self) -> None:
         if self.rank < 1 or self.alpha <= 0 or not 0 <= self.dropout < 1:
             given = f"rank={self.rank} alpha={self.alpha} dropout={self.dropout}"
             raise InputError(f"lora: {given}: rank from 1, alpha above 0, dropout in [0, 1)")
 
-    def add(self, unet: UNet2DConditionModel) -> nn.Module:
-        """Put the layers into a U-Net, which is frozen; returns what trains, in float32, under the names of its layers.
+    def add(self, network: UNet2DConditionModel | PreTrainedModel) -> nn.ModuleDict:
+        """Put the layers into a network, which is frozen; returns what trains, in float32, under its layers' names.
 
         Raises InputError when no layer has such a name.
         """
-        targets = list(self.targets)
-        if not any(name.endswith(tuple(f".{each}" for each in targets)) for name, _ in unet.named_modules()):
-            raise InputError(f"lora.targets={targets}: no layer of the U-Net has such a name")
-        unet.requires_grad_(False)
-        unet.add_adapter(
+        name = "targets" if isinstance(network, UNet2DConditionModel) else "text_targets"
+        targets = list(getattr(self, name))
+        if not any(each.endswith(tuple(f".{end}" for end in targets)) for each, _ in network.named_modules()):
+            raise InputError(f"lora.{name}={targets}: no layer of {type(network).__name__} has such a name")
+        network.requires_grad_(False)
+        network.add_adapter(
             LoraConfig(
                 r=self.rank,
                 lora_alpha=self.alpha,  # pyright: ignore[reportArgumentType]
@@ -64,28 +68,42 @@ class LoRA:
             )
         )
         ends = ("lora_A", "lora_B", "lora_dropout")
-        found = {name.replace(".", "-"): each for name, each in unet.named_modules() if name.endswith(ends)}
+        found = {name.replace(".", "-"): each for name, each in network.named_modules() if name.endswith(ends)}
         return nn.ModuleDict(found).float()
 
-    def save(self, unet: UNet2DConditionModel, folder: Path, base: Mapping[str, Any]) -> None:
-        """Write the weights in both forms, and how they were made; `base` is what `base_settings` says of the model."""
+    def save(self, pipe: Any, folder: Path, base: Mapping[str, Any]) -> None:
+        """Write what was added to a pipeline, in both forms, and how; `base` is what `base_settings` says of it."""
         folder.mkdir(parents=True, exist_ok=True)
-        state = {name: value.detach().cpu() for name, value in get_peft_model_state_dict(unet).items()}
-        about = unet.peft_config["default"].to_dict()  # alpha, for one
-        StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=state, unet_lora_adapter_metadata=about)
-        save_file(kohya_keys(state, self.alpha), folder / KOHYA)
-        content = {**base, **asdict(self), "targets": list(self.targets)}
+        adapted = {name: getattr(pipe, name) for name in PARTS if hasattr(getattr(pipe, name, None), "peft_config")}
+        states = {name: _state(network) for name, network in adapted.items()}
+        about = {name: network.peft_config["default"].to_dict() for name, network in adapted.items()}  # alpha, for one
+        told = {f"{name}_lora_layers": state for name, state in states.items()}
+        told |= {f"{name}_lora_adapter_metadata": value for name, value in about.items()}
+        type(pipe).save_lora_weights(folder, **told)
+        save_file(kohya_keys(states, self.alpha), folder / KOHYA)
+        content = {**base, **asdict(self), "targets": list(self.targets), "text_targets": list(self.text_targets)}
         (folder / SETTINGS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def kohya_keys(state: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:
-    """The names by which kohya's scripts, A1111 and ComfyUI know the layers of a U-Net, and alpha of each."""
+def _state(network: nn.Module) -> dict[str, Tensor]:
+    """The layers' weights on the CPU; of text encoders under the released names, which transformers 5.6 shortened."""
+    state = {name: value.detach().cpu().contiguous() for name, value in get_peft_model_state_dict(network).items()}
+    if isinstance(network, UNet2DConditionModel):
+        return state
+    return {f"text_model.{name.removeprefix('text_model.')}": value for name, value in state.items()}
+
+
+def kohya_keys(states: Mapping[str, Mapping[str, Tensor]], alpha: float) -> dict[str, Tensor]:
+    """The names by which kohya's scripts, A1111 and ComfyUI know the layers of a pipeline, and alpha of each."""
+    first = "lora_te1" if "text_encoder_2" in states else "lora_te"
+    prefixes = {"unet": "lora_unet", "text_encoder": first, "text_encoder_2": "lora_te2"}
     found: dict[str, Tensor] = {}
-    for name, value in state.items():
-        layer, _, end = name.rpartition(".lora_")
-        layer = f"lora_unet_{layer.replace('.', '_')}"
-        found[f"{layer}.lora_{'down' if end.startswith('A') else 'up'}.weight"] = value.contiguous()
-        found[f"{layer}.alpha"] = torch.tensor(float(alpha))
+    for part, state in states.items():
+        for name, value in state.items():
+            layer, _, end = name.rpartition(".lora_")
+            layer = f"{prefixes[part]}_{layer.replace('.', '_')}"
+            found[f"{layer}.lora_{'down' if end.startswith('A') else 'up'}.weight"] = value
+            found[f"{layer}.alpha"] = torch.tensor(float(alpha))
     return found
 
 

@@ -35,7 +35,7 @@ PREVIEW = TranslationSettings(num_inference_steps=20, strength=0.6, guidance_sca
 
 
 class DomainFinetuning(LightningModule):
-    """Trains the U-Net, or a LoRA of it (and the text encoders, if asked), on image-caption pairs."""
+    """Trains the U-Net (and the text encoders, if asked), or a LoRA of them, on image-caption pairs."""
 
     def __init__(
         self,
@@ -57,15 +57,14 @@ class DomainFinetuning(LightningModule):
         """Receive built objects; `optimizer` and `lr_scheduler` are partials waiting for parameters and optimizer.
 
         `cache_latents` keeps the latents of every image and caption in memory, so that each is encoded once; a folder,
-        those of images for later runs too. With a `lora` its
-        layers alone train, and lie in checkpoints. Below 1, `background_weight` is what places outside of the garment
-        mask count in the loss (`data.mask_member`); `offset_noise` is the strength of what `r2r.diffusion` calls so.
-        With `single_file` the export holds the pipeline as one file too. `prior_weight` is that of the loss on pictures
-        that shall stay drawable (`data=with_prior`; DreamBooth's prior preservation, arXiv:2208.12242), of which every
-        place counts.
+        those of images for later runs too. With a `lora` its layers alone train, and lie in checkpoints: those of the
+        U-Net, and of the text encoders with `train_text_encoder`. Below 1, `background_weight` is what places outside
+        of the garment mask count in the loss (`data.mask_member`); `offset_noise` is the strength of what
+        `r2r.diffusion` calls so. With `single_file` the export holds the pipeline as one file too. `prior_weight` is
+        that of the loss on pictures that shall stay drawable (`data=with_prior`; DreamBooth's prior preservation,
+        arXiv:2208.12242), of which every place counts.
 
-        Raises InputError for a `lora` that fits no layer, or beside text encoders that train or `single_file`, and for
-        strange weights.
+        Raises InputError for a `lora` that fits no layer, or beside `single_file`, and for strange weights.
         """
         super().__init__()
         if not 0 < background_weight <= 1 or min(offset_noise, prior_weight) < 0:
@@ -77,19 +76,28 @@ class DomainFinetuning(LightningModule):
         self.known_captions = {} if cache_latents is not False and not train_text_encoder else None
         self.timesteps = timesteps or NoiseLevels()
         self.min_snr_gamma, self.train_text_encoder, self.seed = min_snr_gamma, train_text_encoder, seed
-        if lora is not None and train_text_encoder:
-            raise InputError("task.lora adapts the U-Net alone; leave task.train_text_encoder=false")
         if lora is not None and single_file:
             raise InputError("task.single_file is of a whole pipeline; a LoRA is one file as it is (kohya.safetensors)")
         self.lora, self.single_file = lora, single_file
         self.unet = model.unet if lora is None else None
         self.lora_layers = None if lora is None else lora.add(model.unet)
-        self.text_encoders = nn.ModuleList(model.text_encoders if train_text_encoder else [])
+        encoders = model.text_encoders if train_text_encoder else []
+        self.text_encoders = nn.ModuleList(encoders if lora is None else [lora.add(each) for each in encoders])
         for module in (self.unet, self.lora_layers, self.text_encoders):
             if module is not None:
                 module.requires_grad_(True).train()
+        self._freeze_unread()
         if gradient_checkpointing:
             model.unet.enable_gradient_checkpointing()
+
+    def _freeze_unread(self) -> None:
+        """SDXL reads its first text encoder before the last layer: what follows learns nothing, which DDP refuses."""
+        if not (trained := list(self.text_encoders.parameters())):
+            return
+        condition = self.model.encode_prompts([""])
+        read = [each.sum() for each in (condition.prompt_embeds, condition.pooled_prompt_embeds) if each is not None]
+        for parameter, gradient in zip(trained, torch.autograd.grad(read, trained, allow_unused=True), strict=True):
+            parameter.requires_grad_(gradient is not None)
 
     def configure_model(self) -> None:
         """Share the U-Net out where the strategy is FSDP2 (`trainer=fsdp`). Raises InputError for a LoRA."""
@@ -166,7 +174,7 @@ class DomainFinetuning(LightningModule):
     def export(self, folder: Path) -> None:
         """Write the whole pipeline in diffusers format, or a LoRA; both load as a model."""
         if self.lora is not None:
-            self.lora.save(self.model.unet, folder, base_settings(self.model))
+            self.lora.save(self.model.pipe, folder, base_settings(self.model))
             return
         self.model.save_pretrained(folder)
         if self.single_file:
@@ -174,10 +182,8 @@ class DomainFinetuning(LightningModule):
 
     def _loss(self, batch: ImageBatch, generator: Generator, background_weight: float = 1.0) -> Tensor:
         condition = encode_captions(self.model, batch["caption"], self.train_text_encoder, self.known_captions)
-        predict, latents = (
-            partial(self.model.predict, condition=condition),
-            encode_images(self.encode, batch["image"], batch["key"]),
-        )
+        predict = partial(self.model.predict, condition=condition)
+        latents = encode_images(self.encode, batch["image"], batch["key"])
         places = self._places(batch, latents) if background_weight < 1 else None
         how = (self.timesteps, self.min_snr_gamma, self.offset_noise, places)
         return denoising_loss(self.model, latents, predict, generator, *how)
