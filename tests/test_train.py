@@ -24,6 +24,7 @@ from r2r.train import find_checkpoint, train
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory")  # resuming goes on in the same folder
 
+STATES = "__bnb_optimizer_quant_state__"  # where a bitsandbytes optimizer keeps its own
 EXPERIMENTS = sorted(path.stem for path in (CONF / "experiment").glob("*.yaml"))
 
 
@@ -193,6 +194,22 @@ def test_resuming_equals_a_straight_run(quick: list[str], tmp_path: Path) -> Non
         with (tmp_path / name / "metrics.csv").open() as file:
             rows[name] = [(row["step"], row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
     assert rows["a"] == rows["b"]
+
+
+def test_an_eight_bit_optimizer_goes_on_too(quick: list[str], tmp_path: Path) -> None:
+    """Its states lie in checkpoints in 8 bits; four steps, and two twice, end with the same weights."""
+    pytest.importorskip("bitsandbytes", "0.50", reason="pip install 'bitsandbytes>=0.50'")
+    told = ["experiment=fashion_dki", *quick, "task.optimizer._target_=bitsandbytes.optim.AdamW8bit"]
+    straight = run(*told, "trainer.max_steps=4", f"paths.output_dir={tmp_path / 'a'}")
+    run(*told, f"paths.output_dir={tmp_path / 'b'}")
+    resumed = run(*told, "trainer.max_steps=4", "resume=auto", f"paths.output_dir={tmp_path / 'b'}")
+    for name, value in straight.model.unet.state_dict().items():
+        assert torch.equal(resumed.model.unet.state_dict()[name], value), name
+    stored = torch.load(tmp_path / "a" / "checkpoints" / "step_0000004.ckpt", weights_only=True)
+    states = [each[STATES] for each in stored["optimizer_states"][0]["state"].values()]
+    moments = [each[name] for each in states for name in ("state1", "state2")]
+    small = sum(each.numel() for each in moments if each.dtype == torch.uint8)
+    assert small > 0.9 * sum(each.numel() for each in moments)  # bitsandbytes keeps short vectors in float32
 
 
 @pytest.mark.parametrize("kept", [1, 2])

@@ -16,6 +16,7 @@ from diffusers.utils import logging as diffusers_logging
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from r2r.diffusion import Schedule
@@ -144,7 +145,7 @@ class StableDiffusion:
         return self.pipe.vae
 
     @property
-    def text_encoders(self) -> list[torch.nn.Module]:
+    def text_encoders(self) -> list[PreTrainedModel]:
         """One CLIP text encoder, or two for SDXL."""
         return [encoder for encoder, _ in self.text_parts()]
 
