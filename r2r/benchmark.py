@@ -3,12 +3,12 @@
 Counts are those of the code that trains and translates, run on tensors without values (`FakeTensorMode`): no weights,
 no GPU, and the same numbers everywhere. FLOPs are PyTorch's (`torch.utils.flop_counter`: a multiply and an add are
 two), attention as two matrix products forward and four backward; kernels that compute the forward half again cost more.
-Activations are those in float32 with a fused kernel of attention. Nothing here is a time. LoRA is not counted: peft
-does not build its layers on such tensors.
+Activations are those in float32 with a fused kernel of attention. Nothing here is a time.
 """
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -31,28 +31,29 @@ def counters(size: tuple[int, int]) -> dict[str, float]:
     """
     import torch
 
+    from r2r.models import LoRA
     from r2r.tasks import DomainFinetuning, TextualInversion
 
     if any(side % 64 or side < 64 for side in size):
         raise InputError(f"height={size[0]} width={size[1]} must be multiples of 64")
     found: dict[str, float] = {}
-    with without_values():
-        unused: Any = torch.optim.AdamW  # no step is taken
-        steps = {
-            "finetuning": lambda model: DomainFinetuning(model, unused, unused, cache_latents=True),
-            "finetuning, checkpointed": lambda model: DomainFinetuning(
-                model, unused, unused, cache_latents=True, gradient_checkpointing=True
-            ),
-            "textual inversion": lambda model: TextualInversion(model, unused, unused, cache_latents=True),
-        }
-        for name, build in steps.items():
-            task = build(stable_diffusion())
+    unused: Any = torch.optim.AdamW  # no step is taken
+    finetuning = partial(DomainFinetuning, optimizer=unused, lr_scheduler=unused, cache_latents=True)
+    steps = {
+        "finetuning": finetuning,
+        "finetuning, checkpointed": partial(finetuning, gradient_checkpointing=True),
+        "finetuning, LoRA": partial(finetuning, lora=LoRA()),
+        "textual inversion": partial(TextualInversion, optimizer=unused, lr_scheduler=unused, cache_latents=True),
+    }
+    for name, build in steps.items():
+        task = build(_unwritten())
+        trained = sum(each.numel() for each in task.parameters() if each.requires_grad)
+        found[f"{name}: trained parameters [M]"] = trained / 1e6
+        with without_values():
             step = _training_step(task, size)
-            found[f"{name}: trained parameters [M]"] = (
-                sum(p.numel() for p in task.parameters() if p.requires_grad) / 1e6
-            )
             found[f"{name}: TFLOP"] = flops(lambda step=step: step().backward())
             found[f"{name}: activations [MiB]"] = kept_bytes(step) / 2**20
+    with without_values():
         found |= _networks(stable_diffusion(), size)
     for name, evaluations in _evaluations().items():
         networks = found["encoding: TFLOP"] + found["decoding: TFLOP"]
@@ -91,6 +92,14 @@ def stable_diffusion(device: str = "cpu") -> "StableDiffusion":
     parts: dict[str, Any] = {"text_encoder": encoder, "vae": vae, "unet": unet, "scheduler": schedule}
     checks: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     return StableDiffusion(StableDiffusionPipeline(tokenizer=tokenizer, **parts, **checks))
+
+
+def _unwritten() -> "StableDiffusion":
+    """The same with weights that were never written: peft builds a LoRA on those, and on none without values."""
+    model = stable_diffusion("meta")
+    for network in model.modules():
+        network.to_empty(device="cpu")
+    return model
 
 
 @contextmanager

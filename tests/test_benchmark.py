@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from torch.nn.attention import SDPBackend
 
 from r2r.benchmark import counters
 from r2r.cli import compose
@@ -32,11 +33,12 @@ def test_counts_are_those_that_are_stored() -> None:
 
 
 def test_stored_counts_lie_at_the_floors() -> None:
-    """A training step is three forward passes; textual inversion needs no gradients of weights."""
+    """A training step is three forward passes; textual inversion and LoRA need no gradients of weights."""
     found = json.loads(STORED.read_text())["counters"]
     forward = found["U-Net evaluation: TFLOP"]
     assert found["finetuning: TFLOP"] == pytest.approx(3 * forward, rel=0.02) == pytest.approx(2.407, rel=0.02)
     assert found["textual inversion: TFLOP"] <= 1.70
+    assert 2 * forward < found["finetuning, LoRA: TFLOP"] < 1.1 * 2 * forward
     assert found["finetuning, checkpointed: TFLOP"] <= 4 * forward
     assert found["finetuning, checkpointed: activations [MiB]"] < 0.15 * found["finetuning: activations [MiB]"]
     assert found["translation, source=row: U-Net evaluations"] == 54  # the released code: 90
@@ -76,6 +78,23 @@ def test_timed_trainings_compute_the_same_loss() -> None:
     predict = partial(model.predict, condition=condition)
     ours = denoising_loss(model, latents, predict, torch.Generator().manual_seed(0), NoiseLevels())
     assert float(ours) == pytest.approx(float(peers["loss_of"](model.unet, *told)), rel=1e-5)
+
+
+def test_variants_of_the_timing_script_change_what_they_say() -> None:
+    """And leave everything as it was."""
+    variant = runpy.run_path(str(STORED.with_name("speed.py")))["variant"]
+
+    def state() -> tuple[bool, int]:
+        return torch._inductor.config.force_layout_optimization, torch._C._get_sdp_priority_order()[0]
+
+    usual, first = state(), int(SDPBackend.CUDNN_ATTENTION.value)
+    assert usual[0] is False and usual[1] != first
+    for name, wanted in {"forced layout": (True, usual[1]), "cuDNN attention": (False, first)}.items():
+        with variant(f"r2r fast, {name}"):
+            assert state() == wanted
+    with variant("r2r fast"):
+        assert state() == usual
+    assert state() == usual
 
 
 @pytest.mark.e2e

@@ -5,8 +5,10 @@ python experiments/benchmark/speed.py --model tiny --side 128 --batch 4 --second
 
 Every run has a process of its own and loads the same random weights and the same pictures; runs take turns (A, B, A, B)
 so that a slow spell of the machine meets all. r2r trains by `r2r.train` itself, with latents and captions cached;
-"fast" is channels-last, compiled, with a fused optimizer. On a GPU everything computes in bfloat16, weights that train
-stay in float32; on a CPU in float32. DIR gets `speed.json` and `speed.png`. What fails is recorded with its message.
+"fast" is channels-last, compiled, with a fused optimizer; with --contenders, "r2r fast, cuDNN attention" tries cuDNN's
+before PyTorch's own, and "r2r fast, forced layout" has Inductor keep channels-last where it would not. On a GPU
+everything computes in bfloat16, weights that train stay in float32; on a CPU in float32. DIR gets `speed.json` and
+`speed.png`. What fails is recorded with its message.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -33,6 +36,7 @@ CONTENDERS = {
         "LEditsPPPipelineStableDiffusion",
     ],
 }
+VARIANTS = ["r2r fast, cuDNN attention", "r2r fast, forced layout"]  # of both trainings
 EXPERIMENTS = {"finetuning": "fashion_dki", "textual inversion": "fashion_negative"}
 COUNTERS = Path(__file__).with_name("counters.json")  # TFLOP of an image at 512 px
 
@@ -52,7 +56,18 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
     model.save_pretrained(folder / "model")
 
 
-def train_by_r2r(task: str, fast: bool, options: argparse.Namespace, clock: Any) -> None:
+def variant(contender: str) -> AbstractContextManager[Any]:
+    """What is changed around a training, by the words behind the comma of its name."""
+    from torch._inductor import config
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    if contender.endswith("cuDNN attention"):
+        names = ["CUDNN_ATTENTION", "FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH"]
+        return sdpa_kernel([getattr(SDPBackend, name) for name in names], set_priority=True)
+    return config.patch(force_layout_optimization=True) if contender.endswith("forced layout") else nullcontext()
+
+
+def train_by_r2r(task: str, contender: str, options: argparse.Namespace, clock: Any) -> None:
     """The command as a user gives it, without files that it writes on the way."""
     from peers import Stopwatch
 
@@ -66,8 +81,9 @@ def train_by_r2r(task: str, fast: bool, options: argparse.Namespace, clock: Any)
     told += ["trainer.limit_val_batches=0", "trainer.max_steps=1000000", "+callbacks.clock._target_=peers.Stopwatch"]
     told += [f"callbacks.{name}=null" for name in ("checkpoint", "final_checkpoint", "grid", "export")]
     told += ["trainer.precision=bf16-mixed"] if torch.cuda.is_available() else ["trainer.accelerator=cpu"]
-    told += ["model.channels_last=true", "model.compile=true", "+task.optimizer.fused=true"] if fast else []
-    with tempfile.TemporaryDirectory() as output:
+    fast = ["model.channels_last=true", "model.compile=true", "+task.optimizer.fused=true"]
+    told += fast if contender.startswith("r2r fast") else []
+    with tempfile.TemporaryDirectory() as output, variant(contender):
         train(compose("train", [*told, f"paths.output_dir={output}"]))
 
 
@@ -81,7 +97,7 @@ def time_training(task: str, contender: str, options: argparse.Namespace) -> dic
         loop = {"finetuning": peers.text_to_image, "textual inversion": peers.textual_inversion}[task]
         loop(Path(options.folder) / "model", data, clock)
     else:
-        train_by_r2r(task, contender.endswith("fast"), options, clock)
+        train_by_r2r(task, contender, options, clock)
     return {"seconds_per_batch": clock.windows}
 
 
@@ -195,8 +211,8 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--seconds", type=float, default=60, help="steady state of each run")
     parser.add_argument("--tasks", nargs="+", choices=list(CONTENDERS), default=list(CONTENDERS))
-    everybody = [each for names in CONTENDERS.values() for each in names]
-    parser.add_argument("--contenders", nargs="+", choices=sorted(set(everybody)), default=everybody)
+    usual = [each for names in CONTENDERS.values() for each in names]
+    parser.add_argument("--contenders", nargs="+", choices=sorted({*usual, *VARIANTS}), default=usual)
     parser.add_argument("--output", type=Path, default=Path())
     parser.add_argument("--run", help="this one alone, in this process")
     parser.add_argument("--folder", help="of the pictures and the model, with --run")
@@ -206,8 +222,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as options.folder:
         prepare(options, Path(options.folder))
-        runs = [(task, each) for task in options.tasks for each in CONTENDERS[task] if each in options.contenders]
-        rounds, failed = take_turns(options, [": ".join(run) for run in runs])
+        known = {task: CONTENDERS[task] + VARIANTS * (task in EXPERIMENTS) for task in options.tasks}
+        runs = [f"{task}: {each}" for task, names in known.items() for each in names if each in options.contenders]
+        rounds, failed = take_turns(options, runs)
     import diffusers
 
     rate, cuda = matmul_rate(), torch.cuda.is_available()
