@@ -32,6 +32,8 @@ def train(cfg: DictConfig) -> Any:
     torch.set_float32_matmul_precision("high")
     # Manual optimization: a checkpoint after a step holds the weights after it, as elsewhere.
     warnings.filterwarnings("ignore", message="Using ModelCheckpoint with manual optimization")
+    # Epochs shorter than a logging interval: rows go by steps of the run and come all the same.
+    warnings.filterwarnings("ignore", message="The number of training batches")
     seed_everything(cfg.seed, workers=True, verbose=False)
     data = build(cfg.data)
     data.setup("fit")

@@ -20,6 +20,7 @@ class ImageBatch(TypedDict):
     """One domain: images with captions."""
 
     image: Images
+    image_digest: NotRequired[list[str]]  # what a cache knows an image by: `r2r.data.images.digest`
     caption: list[str]
     key: list[str]
     garment_mask: NotRequired[GarmentMask]
@@ -46,6 +47,8 @@ class RestorationBatch(TypedDict):
 
     person: Images
     flat: Images
+    person_digest: NotRequired[list[str]]
+    flat_digest: NotRequired[list[str]]
     garment_mask: GarmentMask
     flat_mask: NotRequired[GarmentMask]
     parsing: Parsing
@@ -60,6 +63,8 @@ class PoseBatch(TypedDict):
 
     source: Images
     target: Images
+    source_digest: NotRequired[list[str]]
+    target_digest: NotRequired[list[str]]
     source_parsing: NotRequired[Parsing]
     target_parsing: NotRequired[Parsing]
     source_pose: Pose

@@ -17,6 +17,7 @@ from hydra.errors import InstantiationException
 from lightning import LightningModule
 from PIL import Image
 from safetensors.torch import load_file
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from r2r.cli import CONF, compose
 from r2r.errors import InputError
@@ -52,6 +53,7 @@ def quick(photos: Path, sd_folder: Path, tmp_path: Path) -> list[str]:
         "data.batch_size=2",
         "trainer.accelerator=cpu",
         "trainer.max_steps=2",
+        "trainer.log_every_n_steps=1",
         "trainer.limit_val_batches=1",
         f"paths.output_dir={tmp_path / 'run'}",
     ]
@@ -341,6 +343,45 @@ def test_fused_optimizer_and_layout_change_no_result(quick: list[str], tmp_path:
     for name, value in plain.model.unet.state_dict().items():
         torch.testing.assert_close(task.model.unet.state_dict()[name], value, rtol=0, atol=5e-6)  # two steps of 1e-5
     DiffusionPipeline.from_pretrained(tmp_path / "fast" / "export")
+
+
+def test_a_fused_optimizer_clips_in_mixed_precision(quick: list[str], tmp_path: Path) -> None:
+    """Lightning refuses to clip what says that it unscales gradients within its step."""
+    tasks = dict[str, Any]()
+    for name, told in {"plain": [], "fused": ["+task.optimizer.fused=true"]}.items():
+        told = [*told, "trainer.precision=bf16-mixed", f"paths.output_dir={tmp_path / name}"]
+        tasks[name] = run("experiment=fashion_dki", *quick, *told)
+    assert tasks["fused"].trainer.gradient_clip_val == 1.0
+    for name, value in tasks["plain"].state_dict().items():
+        torch.testing.assert_close(tasks["fused"].state_dict()[name], value, rtol=0, atol=5e-6, msg=name)
+
+
+class Reads(TorchDispatchMode):
+    """Counts how often the host asks for a number of the training, for which it would wait for a GPU.
+
+    Integers are not counted: on the host, data loaders and samplers draw their seeds as such.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func is torch.ops.aten._local_scalar_dense.default and args[0].is_floating_point()
+        return func(*args, **(kwargs or {}))
+
+
+def test_steps_read_no_number_and_no_pixel(quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two log lines a step only queues work: twice the steps are no read more."""
+    monkeypatch.setattr("r2r.models.latent_cache.digest", lambda image: pytest.fail("pixels came back"))
+    told = ["experiment=fashion_dki", *quick, "task.cache_latents=true", "+task.optimizer.fused=true"]
+    told += ["trainer.log_every_n_steps=100", "trainer.limit_val_batches=0", "callbacks.grid=null"]
+    counts = list[int]()
+    for steps in (20, 40):  # a line for every tenth of a run reads the loss
+        with Reads() as reads:
+            run(*told, f"trainer.max_steps={steps}", f"paths.output_dir={tmp_path / str(steps)}")
+        counts.append(reads.count)
+    assert counts[0] == counts[1]
 
 
 @pytest.mark.e2e

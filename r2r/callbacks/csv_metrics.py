@@ -19,6 +19,7 @@ class CsvMetrics(Logger):
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self._rows: list[dict[str, str]] = []
+        self._columns: list[str] = []  # of the file, once it was read
 
     @property
     def name(self) -> str:
@@ -45,15 +46,18 @@ class CsvMetrics(Logger):
         """Append the rows kept; rewrite the file when there is a new column."""
         if not self._rows:
             return
-        old, columns = self._read()
-        columns += sorted({key for row in self._rows for key in row} - set(columns))
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        grown = bool(set(columns) - set(old[0] if old else ()))
+        given, grown = {key for row in self._rows for key in row}, False
+        if not given <= set(self._columns):  # else the file, which grows with the run, is not read
+            old, self._columns = self._read()
+            if grown := not self.path.is_file() or not given <= set(self._columns):
+                self._rows = old + self._rows
+                self._columns += sorted(given - set(self._columns))
+                self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("w" if grown else "a", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
+            writer = csv.DictWriter(file, self._columns)
             if grown:
                 writer.writeheader()
-            writer.writerows((old if grown else []) + self._rows)
+            writer.writerows(self._rows)
         self._rows.clear()
 
     def _read(self) -> tuple[list[dict[str, str]], list[str]]:

@@ -13,6 +13,8 @@ from rich.progress import TimeRemainingColumn as Remaining
 
 log = logging.getLogger(__name__)
 
+READ_EVERY = 1.0  # seconds; reading the loss has the device finish what it does
+
 
 class StepProgress(Callback):
     """A rich bar on a terminal; a log line every tenth of the run elsewhere."""
@@ -21,6 +23,7 @@ class StepProgress(Callback):
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._start = (0, 0.0)  # step and clock when this process began
+        self._read = 0.0  # clock when the loss was read
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar, from the step that was resumed at."""
@@ -37,12 +40,17 @@ class StepProgress(Callback):
         """Advance to the present step."""
         if self._bar is None:
             return
-        step, total = trainer.global_step, trainer.max_steps
+        step, total, now = trainer.global_step, trainer.max_steps, time.perf_counter()
+        shown = self._bar.console.is_terminal
+        self._bar.update(self._task, completed=step)
+        if now - self._read < READ_EVERY if shown else step % max(1, total // 10):
+            return
+        self._read = now
         loss = f"loss {float(trainer.callback_metrics.get('train/loss', float('nan'))):.4f}"
-        self._bar.update(self._task, completed=step, loss=loss)
-        if not self._bar.console.is_terminal and step % max(1, total // 10) == 0:
+        self._bar.update(self._task, loss=loss)
+        if not shown:
             first, clock = self._start
-            left = (time.perf_counter() - clock) / max(1, step - first) * (total - step)
+            left = (now - clock) / max(1, step - first) * (total - step)
             log.info("step %d of %d, %s, %.0f s left", step, total, loss, left)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import UInt8
 
 from r2r.data.captions import CaptionRule
-from r2r.data.images import decode_image
+from r2r.data.images import decode_image, digest
 from r2r.data.keypoints import read_pose
 from r2r.data.samples import LoadedPart, Sample, spread_domains
 from r2r.data.views import Geometry, binary_foreground, chance_at
@@ -60,6 +60,7 @@ class RestorationView:
             "caption": self.captions(_of_garment(sample, garment), chance),
             "key": sample.key,
         }
+        item |= {f"{name}_digest": digest(item[name]) for name in ("person", "flat")}
         mask = flat.replace(".png", "_mask.png")
         if mask in sample.parts:
             item["flat_mask"] = self.geometry.mask(sample.part(mask), flip, binary_foreground)
@@ -98,6 +99,7 @@ class PoseView:
             pose = read_pose(sample.part(f"{end}.pose.json"), image.size)
             pose = self.geometry.keypoints(pose, image.size, flip).astype(np.float32)
             item[end] = self.geometry.picture(image, flip)
+            item[f"{end}_digest"] = digest(item[end])
             item[f"{end}_pose"] = torch.from_numpy(pose)
             item[f"{end}_keypoints"] = torch.from_numpy(openpose_to_coco(pose))
             if f"{end}.parsing.png" in sample.parts:

@@ -12,7 +12,16 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from r2r.data.captions import CaptionRule
-from r2r.data.images import EXTENSIONS, cover_crop, covering_size, decode_image, decode_mask, to_tensor, upright_size
+from r2r.data.images import (
+    EXTENSIONS,
+    cover_crop,
+    covering_size,
+    decode_image,
+    decode_mask,
+    digest,
+    to_tensor,
+    upright_size,
+)
 from r2r.data.samples import Part, Sample, spread_domains
 from r2r.errors import DataError, InputError
 from r2r.pose import mirrored, within
@@ -137,7 +146,8 @@ class ImageView:
         caption, flip = self.captions[sample.member](sample, chance), geometry.flips(chance)
         rows, columns = geometry.part(chance)
         image = geometry.image(sample.part(sample.member or only_image(sample)), flip)
-        item = {"image": image[:, rows, columns], "caption": caption, "key": sample.key}
+        image = image[:, rows, columns]
+        item = {"image": image, "image_digest": digest(image), "caption": caption, "key": sample.key}
         if self.mask_member is not None:
             mask = geometry.mask(sample.part(self.mask_member), flip, self.foreground)
             item["garment_mask"] = mask[:, rows, columns]

@@ -6,7 +6,7 @@ encoder, so that size, crop, mirroring and bucket are part of its name; a folder
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from r2r.data.images import digest
 from r2r.errors import DataError
 from r2r.metrics.weights import weights_id
 from r2r.types import Images
@@ -93,12 +94,13 @@ class LatentCache:
         self.encode, self.folder = encode, folder
         self._known: dict[str, Tensor] = {}
 
-    def __call__(self, images: Images) -> Tensor:
+    def __call__(self, images: Images, names: Sequence[str] | None = None) -> Tensor:
         """The codes of a batch; only images that were never seen are encoded, in one call.
 
-        Raises NonFiniteCodes for a code with NaN or infinity in it, which is not kept.
+        `names` are the images' digests. Without them pixels come back from the device, which waits for them: 100 MB a
+        step for 32 images at 512 px. Raises NonFiniteCodes for a code with NaN or infinity in it, which is not kept.
         """
-        names = [_name(image) for image in images.cpu().contiguous()]
+        names = [digest(image) for image in images.cpu()] if names is None else names
         new = {name: row for row, name in enumerate(names) if name not in self._known}
         for name in list(new) if self.folder is not None else []:
             if (code := self.folder.find(name)) is not None:  # pyright: ignore[reportOptionalMemberAccess]
@@ -121,13 +123,6 @@ class LatentCache:
         """Write what the folder does not have yet."""
         if self.folder is not None:
             self.folder.flush()
-
-
-def _name(image: Tensor) -> str:
-    """Of content and shape: an upright and a lying picture of one colour have equal bytes."""
-    digest = blake2b(repr(tuple(image.shape)).encode(), digest_size=16)
-    digest.update(image.numpy().tobytes())
-    return digest.hexdigest()
 
 
 def cached(

@@ -53,7 +53,7 @@ def end_step(task: LightningModule, losses: Loss, batch_size: int) -> None:
         schedule.step()  # pyright: ignore
     for name, value in losses.items():
         shown = name == "generator"
-        task.log("train/loss" if shown else f"train/{name}", value.detach(), prog_bar=shown, batch_size=batch_size)
+        task.log("train/loss" if shown else f"train/{name}", value.detach(), batch_size=batch_size)
 
 
 @contextmanager

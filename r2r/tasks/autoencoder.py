@@ -57,7 +57,7 @@ class Autoencoder(LightningModule):
             kl_to_normal(posterior.mean, posterior.logvar),
         )
         loss = pixels + self.kl_weight * kl
-        self.log_dict({"train/loss": loss, "train/kl": kl}, prog_bar=True, batch_size=len(images))
+        self.log_dict({"train/loss": loss, "train/kl": kl}, batch_size=len(images))
         return loss
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
@@ -65,9 +65,7 @@ class Autoencoder(LightningModule):
         images = batch["image"]
         latents = self.vae.encode(images).latent_dist.mean
         errors = (self.vae.decode(latents).sample.clamp(-1, 1) - images).square().flatten(1).mean(1)
-        self.log(
-            "val/psnr", (10 * torch.log10(4 / errors)).mean(), prog_bar=True, batch_size=len(images), sync_dist=True
-        )
+        self.log("val/psnr", (10 * torch.log10(4 / errors)).mean(), batch_size=len(images), sync_dist=True)
         self.latent_mean.update(latents)
         self.latent_square.update(latents.square())
 

@@ -1,6 +1,6 @@
 """What the denoising tasks share: reproducible noise, conditioning on captions, and the loss itself."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -39,13 +39,17 @@ def encode_captions(
         return encoded.select([unique.index(caption) for caption in captions])
 
 
-def encode_images(encode: Callable[[Images], Tensor], images: Images, keys: Sequence[str]) -> Tensor:
-    """Latents or tokens of a batch. Raises DataError naming the image for which a cache gets NaN or infinity."""
+def encode_images(encode: Callable[[Images], Tensor], batch: Mapping[str, Any], name: str) -> Tensor:
+    """Latents or tokens of the batch's images of that name, which a cache knows by the digests that lie beside them.
+
+    Raises DataError naming the image for which a cache gets NaN or infinity.
+    """
     try:
-        return encode(images)
+        known = (batch.get(f"{name}_digest"),) if isinstance(encode, LatentCache) else ()
+        return encode(batch[name], *known)
     except NonFiniteCodes as error:
         raise DataError(
-            f"{keys[error.row]}: its code is not finite; look at the image, and encode in float32 or bfloat16"
+            f"{batch['key'][error.row]}: its code is not finite; look at the image, and encode in float32 or bfloat16"
         ) from error
 
 

@@ -127,7 +127,7 @@ class DomainFinetuning(LightningModule):
             torch.manual_seed(generator.initial_seed())  # dropout draws from the global generator, which is not resumed
         images, prior = (batch, None) if "image" in batch else (batch["target"], batch["source"])
         loss = self._loss(images, generator, self.background_weight)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(images["image"]))
+        self.log("train/loss", loss, batch_size=len(images["image"]))
         if prior is None or self.prior_weight == 0:
             return loss
         kept = self._loss(prior, generator)
@@ -137,7 +137,7 @@ class DomainFinetuning(LightningModule):
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """The same loss on noise fixed by the batch index."""
         loss = self._loss(batch, Generator(self.device).manual_seed(batch_idx), self.background_weight)
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch["image"]), sync_dist=True)
+        self.log("val/loss", loss, batch_size=len(batch["image"]), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what trains, and a schedule stepped every step."""
@@ -183,7 +183,7 @@ class DomainFinetuning(LightningModule):
     def _loss(self, batch: ImageBatch, generator: Generator, background_weight: float = 1.0) -> Tensor:
         condition = encode_captions(self.model, batch["caption"], self.train_text_encoder, self.known_captions)
         predict = partial(self.model.predict, condition=condition)
-        latents = encode_images(self.encode, batch["image"], batch["key"])
+        latents = encode_images(self.encode, batch, "image")
         places = self._places(batch, latents) if background_weight < 1 else None
         how = (self.timesteps, self.min_snr_gamma, self.offset_noise, places)
         return denoising_loss(self.model, latents, predict, generator, *how)

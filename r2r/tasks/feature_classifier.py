@@ -37,7 +37,7 @@ class FeatureClassifier(LightningModule):
         generator = noise_generator(self, self.seed)
         images = augment(torch.cat([batch["rendered"], batch["photo"]]), generator)
         loss = sum(F.cross_entropy(*pair) for pair in zip(self.model(images), self._labels(batch, 2), strict=True))
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(images))
+        self.log("train/loss", loss, batch_size=len(images))
         return torch.as_tensor(loss)
 
     def validation_step(self, batch: PairedBatch, batch_idx: int) -> None:

@@ -117,13 +117,13 @@ class GarmentRestoration(LightningModule):
         """The denoising loss of the flat garments; chance depends on seed, step and rank alone."""
         generator = noise_generator(self, self.seed)
         loss = self._loss(batch, generator, *self._dropped(len(batch["flat"]), generator))
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["flat"]))
+        self.log("train/loss", loss, batch_size=len(batch["flat"]))
         return loss
 
     def validation_step(self, batch: RestorationBatch, batch_idx: int) -> None:
         """The same loss on noise fixed by the batch index, all conditions seen."""
         loss = self._loss(batch, Generator(self.device).manual_seed(batch_idx))
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch["flat"]), sync_dist=True)
+        self.log("val/loss", loss, batch_size=len(batch["flat"]), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what trains, and a schedule stepped every step."""
@@ -149,12 +149,11 @@ class GarmentRestoration(LightningModule):
         looking: Tensor | None = None,
         told: Tensor | None = None,
     ) -> Tensor:
-        persons, keys = batch["person"], batch["key"]
-        latents = encode_images(self.encode, batch["flat"], keys)
+        latents = encode_images(self.encode, batch, "flat")
         condition = encode_captions(self.model, garment_prompts(self.prompt, batch["slot"]), train=False)
-        encoded = encode_images(self.read, persons, keys) if self.read is not None else None
-        own = encode_images(self.encode, persons, keys)
-        seen = self.denoiser.look(persons, condition, self._mask(batch), own, encoded)
+        encoded = encode_images(self.read, batch, "person") if self.read is not None else None
+        own = encode_images(self.encode, batch, "person")
+        seen = self.denoiser.look(batch["person"], condition, self._mask(batch), own, encoded)
         predict = partial(self.denoiser.predict, condition=condition, appearance=seen, looking=looking, told=told)
         return denoising_loss(self.model, latents, predict, generator, self.timesteps, self.min_snr_gamma)
 

@@ -12,8 +12,13 @@ ScheduleFactory = Callable[[torch.optim.Optimizer], Any]
 
 
 def stepwise(optimizer: OptimizerFactory, lr_scheduler: ScheduleFactory, parameters: Trained) -> dict[str, Any]:
-    """The optimizer over `parameters`, its learning rate scheduled by optimizer steps rather than epochs."""
+    """The optimizer over `parameters`, its learning rate scheduled by optimizer steps rather than epochs.
+
+    A fused one lets gradients be unscaled before its step, as others do, and so be clipped: by its own way, within the
+    step, Lightning would refuse to clip in mixed precision, in bfloat16 too, where nothing is scaled.
+    """
     built = optimizer(list(parameters))
+    built._step_supports_amp_scaling = False  # pyright: ignore[reportAttributeAccessIssue]
     return {"optimizer": built, "lr_scheduler": {"scheduler": lr_scheduler(built), "interval": "step"}}
 
 

@@ -119,13 +119,13 @@ class PoseTransfer(LightningModule):
         generator, count = noise_generator(self, self.seed), len(batch["target"])
         posed, looking = (torch.rand(2, count, generator=generator, device=generator.device)).unbind()
         loss = self._loss(batch, generator, looking >= self.source_dropout, posed >= self.pose_dropout)
-        self.log("train/loss", loss, prog_bar=True, batch_size=count)
+        self.log("train/loss", loss, batch_size=count)
         return loss
 
     def validation_step(self, batch: PoseBatch, batch_idx: int) -> None:
         """The same loss on noise fixed by the batch index, all conditions seen."""
         loss = self._loss(batch, Generator(self.device).manual_seed(batch_idx))
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch["target"]), sync_dist=True)
+        self.log("val/loss", loss, batch_size=len(batch["target"]), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over what trains, region biases at a rate of their own, and a schedule stepped every step."""
@@ -156,8 +156,8 @@ class PoseTransfer(LightningModule):
         looking: Tensor | None = None,
         posed: Tensor | None = None,
     ) -> Tensor:
-        sources, keys = batch["source"], batch["key"]
-        latents, own = (encode_images(self.encode, images, keys) for images in (batch["target"], sources))
+        sources = batch["source"]
+        latents, own = (encode_images(self.encode, batch, name) for name in ("target", "source"))
         condition = encode_captions(self.model, [self.prompt] * len(latents), train=False)
         seen = self.denoiser.look(sources, self._parsing(batch), condition, own)
         residuals = self.denoiser.pose(batch["target_pose"], (sources.shape[2], sources.shape[3]))

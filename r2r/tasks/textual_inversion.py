@@ -66,13 +66,13 @@ class TextualInversion(LightningModule):
     def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """The denoising loss under the placeholder prompt; the data's captions are not used."""
         loss = self._loss(batch, noise_generator(self, self.seed))
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch["image"]))
+        self.log("train/loss", loss, batch_size=len(batch["image"]))
         return loss
 
     def validation_step(self, batch: ImageBatch, batch_idx: int) -> None:
         """The same loss on noise fixed by the batch index."""
         loss = self._loss(batch, Generator(self.device).manual_seed(batch_idx))
-        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch["image"]), sync_dist=True)
+        self.log("val/loss", loss, batch_size=len(batch["image"]), sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         """The optimizer over the vectors, and a schedule stepped every step."""
@@ -95,6 +95,5 @@ class TextualInversion(LightningModule):
     def _loss(self, batch: ImageBatch, generator: Generator) -> Tensor:
         condition = encode_captions(self.model, [self.token] * len(batch["image"]), train=True)
         predict = partial(self.model.predict, condition=condition)
-        return denoising_loss(
-            self.model, encode_images(self.encode, batch["image"], batch["key"]), predict, generator, self.timesteps
-        )
+        latents = encode_images(self.encode, batch, "image")
+        return denoising_loss(self.model, latents, predict, generator, self.timesteps)

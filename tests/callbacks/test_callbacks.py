@@ -13,18 +13,21 @@ from r2r.callbacks.wandb_logger import has_account, wandb_logger
 from r2r.errors import InputError
 
 
-def test_metrics_grow_columns_and_survive_a_resume(tmp_path: Path) -> None:
+def test_metrics_grow_columns_and_survive_a_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = CsvMetrics(str(tmp_path))
     first.log_metrics({"loss": 1.0}, 0)
     first.log_metrics({"val": 2.0}, 0)
     second = CsvMetrics(str(tmp_path))
     second.log_metrics({"loss": 0.5}, 1)
+    monkeypatch.setattr(CsvMetrics, "_read", lambda self: pytest.fail("the file was read for a row like those before"))
+    second.log_metrics({"loss": 0.25}, 2)
     with (tmp_path / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert rows == [
         {"step": "0", "loss": "1", "val": ""},
         {"step": "0", "loss": "", "val": "2"},
         {"step": "1", "loss": "0.5", "val": ""},
+        {"step": "2", "loss": "0.25", "val": ""},
     ]
 
 

@@ -230,7 +230,7 @@ def test_finetuning_on_pictures_of_three_shapes(
         *("experiment=fashion_dki", "model=tiny", "data=folder", f"data.root={pictures}", "model.resolution=64"),
         *("data.buckets={_target_: r2r.data.Buckets, step: 16}", "data.num_workers=0", "data.val_fraction=0.25"),
         *("data.batch_size=7", "task.cache_latents=true", "trainer.accelerator=cpu", "trainer.val_check_interval=4"),
-        *("trainer.accumulate_grad_batches=2", "callbacks.export=null"),
+        *("trainer.accumulate_grad_batches=2", "trainer.log_every_n_steps=1", "callbacks.export=null"),
     ]
     for name, steps in (("straight", 4), ("halves", 2), ("halves", 4)):
         out = tmp_path / "runs" / name

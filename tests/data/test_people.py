@@ -10,6 +10,7 @@ from PIL import Image
 
 from r2r.cli import CONF, build, compose
 from r2r.data import ImageDataModule
+from r2r.data.images import digest
 from r2r.data.keypoints import read_pose
 from r2r.data.samples import LoadedPart, Sample, without_held_out
 from r2r.errors import DataError, InputError
@@ -50,6 +51,7 @@ def test_each_garment_of_each_person_is_an_entry(people: Path) -> None:
         assert torch.allclose(item["person"][:, item["garment_mask"][0]].mean(1), colour, atol=1e-5)
         assert torch.allclose(item["flat"][:, item["flat_mask"][0]].mean(1), colour, atol=1e-5)
         assert item["garment_mask"].any() and (item["flat"][:, ~item["flat_mask"][0]] == 1).all()
+    assert all(upper[f"{name}_digest"] == digest(upper[name]) for name in ("person", "flat"))
     assert torch.equal(upper["parsing"] == REGIONS.index("upper"), upper["garment_mask"])
     batch = next(iter(data.train_dataloader()))
     assert batch["parsing"].shape == (4, 1, SIDE, SIDE) and batch["parsing"].dtype == torch.uint8
@@ -65,6 +67,7 @@ def test_pose_pairs_are_the_ordered_views_of_one_identity(people: Path) -> None:
     assert batch["source_pose"].shape == (4, 18, 3) and batch["target_keypoints"].shape == (4, 17, 3)
     item = entry(data, "0000-000000_to_0000-000002")
     assert np.allclose(item["source_keypoints"], keypoints()) and np.allclose(item["target_keypoints"], keypoints(4))
+    assert all(item[f"{end}_digest"] == digest(item[end]) for end in ("source", "target"))
     nose = OPENPOSE_18.index("nose")
     assert (item["target_pose"][nose] - item["source_pose"][nose]).tolist() == [4, 0, 0]
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from r2r.cli import compose
+from r2r.data.images import digest
 from r2r.errors import DataError
 from r2r.models import StableDiffusion
 from r2r.models.latent_cache import CodeFolder, LatentCache, NonFiniteCodes
@@ -31,6 +32,14 @@ def test_every_image_is_encoded_once_and_in_its_place() -> None:
     for chosen in rows:
         assert torch.equal(cache(images[chosen]), Encoder()(images[chosen]))
     assert encoder.seen == [2, 1, 1]
+
+
+def test_an_image_with_a_name_is_known_without_its_pixels() -> None:
+    encoder, images = Encoder(), torch.rand(3, 3, 8, 8)
+    cache = LatentCache(encoder)
+    codes = cache(images, names := [digest(image) for image in images])
+    assert torch.equal(cache(images.to("meta"), names[::-1]), codes.flip(0))
+    assert torch.equal(cache(images), codes) and encoder.seen == [3]  # names are those that pixels give
 
 
 def test_an_altered_image_is_another_image() -> None:
@@ -75,7 +84,7 @@ def test_codes_that_are_not_finite_are_never_kept(tmp_path: Path) -> None:
         cache(images)
     assert error.value.row == 1 and len(cache.folder) == 1
     with pytest.raises(DataError, match=r"b\.png: its code is not finite"):
-        encode_images(cache, images, ["a.png", "b.png", "c.png"])
+        encode_images(cache, {"image": images, "key": ["a.png", "b.png", "c.png"]}, "image")
 
 
 def test_a_folder_belongs_to_one_vae(tmp_path: Path) -> None:

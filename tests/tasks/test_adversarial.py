@@ -26,7 +26,12 @@ NETWORKS = {"cut": 2, "fastcut": 2, "santa": 2, "unsb": 3}  # optimizers
 def small(method: str, folder: Path, *more: str) -> list[str]:
     """An experiment at the size of a stamp, on the embedded scenes."""
     settings = ["model.width=4", "data.resolution=32", "data.num_workers=0", "trainer.accelerator=cpu"]
-    settings += ["trainer.max_steps=2", "trainer.limit_val_batches=2", "trainer.val_check_interval=2"]
+    settings += [
+        "trainer.max_steps=2",
+        "trainer.limit_val_batches=2",
+        "trainer.val_check_interval=2",
+        "trainer.log_every_n_steps=1",
+    ]
     settings += [] if method == "santa" else ["task.num_patches=16", "task.num_features=8"]
     return [f"experiment={method}", *settings, f"paths.output_dir={folder}", *more]
 
