@@ -5,10 +5,9 @@ python experiments/benchmark/speed.py --model tiny --side 128 --batch 4 --second
 
 Every run has a process of its own and loads the same random weights and the same pictures; runs take turns (A, B, A, B)
 so that a slow spell of the machine meets all. r2r trains by `r2r.train` itself, with latents and captions cached;
-"fast" is channels-last, compiled, with a fused optimizer; with --contenders, "r2r fast, cuDNN attention" tries cuDNN's
-before PyTorch's own, and "r2r fast, forced layout" has Inductor keep channels-last where it would not. On a GPU
-everything computes in bfloat16, weights that train stay in float32; on a CPU in float32. DIR gets `speed.json` and
-`speed.png`. What fails is recorded with its message.
+"fast" is channels-last, compiled, with a fused optimizer; with --contenders, "r2r fast, forced layout" has Inductor
+keep channels-last where it would not. On a GPU everything computes in bfloat16, weights that train stay in float32; on
+a CPU in float32. DIR gets `speed.json`, anew after each run, and `speed.png`. What fails is recorded with its message.
 """
 
 import argparse
@@ -17,7 +16,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,12 +32,13 @@ CONTENDERS = {
     "textual inversion": ["r2r", "r2r fast", "diffusers"],
     "translation": [
         "r2r",
+        "r2r fast",
         "StableDiffusionImg2ImgPipeline",
         "StableDiffusionDiffEditPipeline",
         "LEditsPPPipelineStableDiffusion",
     ],
 }
-VARIANTS = ["r2r fast, cuDNN attention", "r2r fast, forced layout"]  # of both trainings
+VARIANTS = ["r2r fast, forced layout"]  # of both trainings
 EXPERIMENTS = {"finetuning": "fashion_dki", "textual inversion": "fashion_negative"}
 COUNTERS = Path(__file__).with_name("counters.json")  # TFLOP of an image at 512 px
 
@@ -59,11 +61,7 @@ def prepare(options: argparse.Namespace, folder: Path) -> None:
 def variant(contender: str) -> AbstractContextManager[Any]:
     """What is changed around a training, by the words behind the comma of its name."""
     from torch._inductor import config
-    from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    if contender.endswith("cuDNN attention"):
-        names = ["CUDNN_ATTENTION", "FLASH_ATTENTION", "EFFICIENT_ATTENTION", "MATH"]
-        return sdpa_kernel([getattr(SDPBackend, name) for name in names], set_priority=True)
     return config.patch(force_layout_optimization=True) if contender.endswith("forced layout") else nullcontext()
 
 
@@ -109,8 +107,10 @@ def time_translation(contender: str, options: argparse.Namespace) -> dict[str, A
 
     cuda, model = torch.cuda.is_available(), Path(options.folder) / "model"
     device, dtype = ("cuda", "bfloat16") if cuda else ("cpu", "float32")
-    if contender == "r2r":
+    if contender.startswith("r2r"):
         pipe: Any = RenderedToReal.from_pretrained(str(model), device=device, dtype=dtype)
+        if contender == "r2r fast":
+            pipe.model.speed_up(channels_last=True, compile=True)
 
         def edit(images: list[Image.Image]) -> Any:
             return pipe(images, strength=0.3, num_inference_steps=50, batch_size=len(images))
@@ -168,10 +168,15 @@ def summary(rounds: list[dict[str, Any]], task: str, options: argparse.Namespace
     return told
 
 
-def take_turns(options: argparse.Namespace, runs: list[str]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Results of every run by its name, over all rounds; and the last words of those that failed."""
-    found: dict[str, list[dict[str, Any]]] = {run: [] for run in runs}
-    failed: dict[str, str] = {}
+Rounds = dict[str, list[dict[str, Any]]]  # what each run found, by its name
+
+
+def take_turns(
+    options: argparse.Namespace, runs: list[str], keep: Callable[[Rounds, dict[str, str]], dict[str, Any]]
+) -> dict[str, Any]:
+    """`keep` gets, after each run, results over all rounds so far, and the last words of runs that failed."""
+    found: Rounds = {run: [] for run in runs}
+    failed, record = dict[str, str](), dict[str, Any]()
     for number in range(options.rounds):
         for run in runs:
             if run in failed:
@@ -183,7 +188,23 @@ def take_turns(options: argparse.Namespace, runs: list[str]) -> tuple[dict[str, 
                 failed[run] = done.stderr.strip().splitlines()[-1]
             else:
                 found[run].append(json.loads(done.stdout.splitlines()[-1]))
-    return {run: rounds for run, rounds in found.items() if rounds}, failed
+            record = keep({run: rounds for run, rounds in found.items() if rounds}, failed)
+    return record
+
+
+def store(options: argparse.Namespace, rate: float, rounds: Rounds, failed: dict[str, str]) -> dict[str, Any]:
+    """The record of what is known by now, written to its file."""
+    import diffusers
+
+    settings = {name: value for name, value in vars(options).items() if name not in ("run", "folder", "output")}
+    results = {run: summary(each, run.split(": ")[0], options, rate) for run, each in rounds.items()}
+    cuda = torch.cuda.is_available()
+    record = {"device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"}
+    record |= {"torch": torch.__version__, "diffusers": diffusers.__version__, **settings}
+    record |= {"matmul_tflop_per_second": rate, "results": results, "failed": failed}
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "speed.json").write_text(json.dumps(record, indent=2) + "\n")
+    return record
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
@@ -220,22 +241,13 @@ def main() -> None:
     if options.run:
         print(json.dumps(measure(options)))
         return
+    rate = matmul_rate()
     with tempfile.TemporaryDirectory() as options.folder:
         prepare(options, Path(options.folder))
         known = {task: CONTENDERS[task] + VARIANTS * (task in EXPERIMENTS) for task in options.tasks}
         runs = [f"{task}: {each}" for task, names in known.items() for each in names if each in options.contenders]
-        rounds, failed = take_turns(options, runs)
-    import diffusers
-
-    rate, cuda = matmul_rate(), torch.cuda.is_available()
-    settings = {name: value for name, value in vars(options).items() if name not in ("run", "folder", "output")}
-    results = {run: summary(each, run.split(": ")[0], options, rate) for run, each in rounds.items()}
-    record = {"device": torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"}
-    record |= {"torch": torch.__version__, "diffusers": diffusers.__version__, **settings}
-    record |= {"matmul_tflop_per_second": rate, "results": results, "failed": failed}
-    options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "speed.json").write_text(json.dumps(record, indent=2) + "\n")
-    draw(results, options.output / "speed.png")
+        record = take_turns(options, runs, partial(store, options, rate))
+    draw(record["results"], options.output / "speed.png")
     print(json.dumps(record, indent=2))
 
 
