@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from r2r.errors import InputError
+from r2r.models.single_file import unet_name
 
 SETTINGS = "lora.json"
 DIFFUSERS, KOHYA = "pytorch_lora_weights.safetensors", "kohya.safetensors"
@@ -80,7 +81,8 @@ class LoRA:
         told = {f"{name}_lora_layers": state for name, state in states.items()}
         told |= {f"{name}_lora_adapter_metadata": value for name, value in about.items()}
         type(pipe).save_lora_weights(folder, **told)
-        save_file(kohya_keys(states, self.alpha), folder / KOHYA)
+        layers = pipe.unet.config.layers_per_block if hasattr(pipe, "text_encoder_2") else None
+        save_file(kohya_keys(states, self.alpha, layers), folder / KOHYA)
         content = {**base, **asdict(self), "targets": list(self.targets), "text_targets": list(self.text_targets)}
         (folder / SETTINGS).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
@@ -93,14 +95,21 @@ def _state(network: nn.Module) -> dict[str, Tensor]:
     return {f"text_model.{name.removeprefix('text_model.')}": value for name, value in state.items()}
 
 
-def kohya_keys(states: Mapping[str, Mapping[str, Tensor]], alpha: float) -> dict[str, Tensor]:
-    """The names by which kohya's scripts, A1111 and ComfyUI know the layers of a pipeline, and alpha of each."""
+def kohya_keys(
+    states: Mapping[str, Mapping[str, Tensor]], alpha: float, layers: int | None = None
+) -> dict[str, Tensor]:
+    """The names by which kohya's scripts, A1111 and ComfyUI know the layers of a pipeline, and alpha of each.
+
+    Those of SDXL's U-Net are the released ones, which take the residual blocks of a level, `layers`, to tell.
+    """
     first = "lora_te1" if "text_encoder_2" in states else "lora_te"
     prefixes = {"unet": "lora_unet", "text_encoder": first, "text_encoder_2": "lora_te2"}
     found: dict[str, Tensor] = {}
     for part, state in states.items():
         for name, value in state.items():
             layer, _, end = name.rpartition(".lora_")
+            if part == "unet" and layers is not None:  # SDXL has attention wherever it samples up
+                layer = unet_name(f"{layer}.weight", layers, True).removesuffix(".weight")
             layer = f"{prefixes[part]}_{layer.replace('.', '_')}"
             found[f"{layer}.lora_{'down' if end.startswith('A') else 'up'}.weight"] = value
             found[f"{layer}.alpha"] = torch.tensor(float(alpha))

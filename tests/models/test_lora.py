@@ -18,7 +18,7 @@ from r2r.cli import compose
 from r2r.errors import InputError
 from r2r.models import LoRA, StableDiffusion
 from r2r.models.exported_parts import base_settings
-from r2r.models.lora import DIFFUSERS, KOHYA
+from r2r.models.lora import DIFFUSERS, KOHYA, kohya_keys
 from r2r.tasks import DomainFinetuning
 from r2r.train import train
 from r2r.translate import translate
@@ -83,6 +83,11 @@ def test_keys_are_those_that_kohya_writes(tmp_path: Path) -> None:
     adapted(tmp_path / "xl", xl=True, text=True)
     encoders = {name[: len("lora_te1")] for name in load_file(tmp_path / "xl" / "lora" / KOHYA)}
     assert encoders == {"lora_une", "lora_te1", "lora_te2"}
+    released = r"lora_unet_(input_blocks_\d_1|middle_block_1|output_blocks_\d_1)_transformer_blocks_\d_attn[12]"
+    unet = [name for name in load_file(tmp_path / "xl" / "lora" / KOHYA) if "unet" in name]
+    assert all(re.match(rf"{released}_to_(q|k|v|out_0)\.", name) for name in unet)
+    given = {"unet": {"down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight": torch.ones(1)}}
+    assert "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q.alpha" in kohya_keys(given, 1.0, layers=2)
     for name, value in state.items():
         if name.endswith("alpha"):
             down, up = (state[name.replace("alpha", f"lora_{end}.weight")] for end in ("down", "up"))
