@@ -43,7 +43,8 @@ class StepProgress(Callback):
         step, total, now = trainer.global_step, trainer.max_steps, time.perf_counter()
         shown = self._bar.console.is_terminal
         self._bar.update(self._task, completed=step)
-        if now - self._read < READ_EVERY if shown else step % max(1, total // 10):
+        due = now - self._read >= READ_EVERY if shown else step % max(1, total // 10) == 0
+        if not due:
             return
         self._read = now
         loss = f"loss {float(trainer.callback_metrics.get('train/loss', float('nan'))):.4f}"
