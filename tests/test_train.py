@@ -371,10 +371,13 @@ class Reads(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def test_steps_read_no_number_and_no_pixel(quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("experiment", ["fashion_dki", "fashion_negative"])
+def test_steps_read_no_number_and_no_pixel(
+    experiment: str, quick: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Between two log lines a step only queues work: twice the steps are no read more."""
     monkeypatch.setattr("r2r.models.latent_cache.digest", lambda image: pytest.fail("pixels came back"))
-    told = ["experiment=fashion_dki", *quick, "task.cache_latents=true", "+task.optimizer.fused=true"]
+    told = [f"experiment={experiment}", *quick, "task.cache_latents=true", "+task.optimizer.fused=true"]
     told += ["trainer.log_every_n_steps=100", "trainer.limit_val_batches=0", "callbacks.grid=null"]
     counts = list[int]()
     for steps in (20, 40):  # a line for every tenth of a run reads the loss
